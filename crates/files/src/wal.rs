@@ -1,0 +1,242 @@
+//! A write-ahead log: records appended in order, durable after a sync, read back after a crash.
+//!
+//! | file | content | mutable |
+//! |---|---|---|
+//! | `<dir>/<number of its first record, 20 digits>.wal` | records, one after the other | grows; removed when no longer needed |
+//!
+//! | record field | bytes |
+//! |---|---|
+//! | length of the payload | 4, little-endian |
+//! | CRC-32C of the length and the payload | 4, little-endian |
+//! | payload | length |
+//!
+//! A crash may leave half a record at the end of the newest file: it was never acknowledged, so it is cut off on opening.
+//! A bad record anywhere else is damage, is named, and nothing is thrown away. After a failed sync the kernel may have
+//! dropped the pages, so the log refuses all further appends until it is opened again; after a failed write (disk full)
+//! the half-written bytes are cut off and the log goes on.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::{Append, Files};
+
+/// The longest record: bounds what a damaged length can make us allocate.
+pub const RECORD_BYTES_MAX: usize = 64 << 20;
+const HEADER: usize = 8;
+
+/// An open log.
+#[derive(Debug)]
+pub struct Wal {
+    files: Arc<dyn Files>,
+    dir: String,
+    current: Box<dyn Append>,
+    current_path: String,
+    /// Length of the current file up to the last good record.
+    len: u64,
+    next: u64,
+    /// First record numbers of all files, ascending; the last is the current one.
+    starts: Vec<u64>,
+    broken: bool,
+    buffer: Vec<u8>,
+}
+
+/// Why a log cannot be opened or appended to.
+#[derive(Debug, thiserror::Error)]
+pub enum WalError {
+    /// The disk said no.
+    #[error("write-ahead log {path}")]
+    Io {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A record is damaged and more follow: not a crash, but lost or altered bytes.
+    #[error("{path} is damaged at byte {offset}: restore it from a copy, or move it away to go on without its records")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Where the bad record begins.
+        offset: u64,
+    },
+    /// An earlier sync failed.
+    #[error("an earlier sync of {path} failed, so nothing more is accepted until a restart")]
+    Broken {
+        /// The file.
+        path: String,
+    },
+    /// The payload is longer than [`RECORD_BYTES_MAX`].
+    #[error("a record of {len} bytes is too long")]
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
+}
+
+impl WalError {
+    /// Whether the disk is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, WalError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull
+            || source.kind() == io::ErrorKind::QuotaExceeded)
+    }
+}
+
+fn file_name(dir: &str, start: u64) -> String {
+    format!("{dir}/{start:020}.wal")
+}
+
+impl Wal {
+    /// Opens or makes the log in `dir` and hands each surviving record, in order, to `replay` with its number.
+    pub fn open(files: Arc<dyn Files>, dir: &str, mut replay: impl FnMut(u64, &[u8])) -> Result<Wal, WalError> {
+        let io = |path: &str| {
+            let path = path.to_owned();
+            move |source| WalError::Io { path, source }
+        };
+        let mut starts: Vec<u64> = files
+            .list(dir)
+            .map_err(io(dir))?
+            .iter()
+            .filter_map(|name| name.strip_suffix(".wal").and_then(|digits| digits.parse().ok()))
+            .collect();
+        starts.sort_unstable();
+        if starts.is_empty() {
+            starts.push(0);
+        }
+        let mut next = starts[0];
+        let mut len = 0;
+        for (place, &start) in starts.iter().enumerate() {
+            let path = file_name(dir, start);
+            let newest = place + 1 == starts.len();
+            if start != next {
+                return Err(WalError::Damaged { path, offset: 0 });
+            }
+            let bytes = match files.read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && newest => Vec::new(),
+                Err(source) => return Err(WalError::Io { path, source }),
+            };
+            let mut at = 0;
+            while let Some(payload) = record(&bytes[at..]) {
+                replay(next, payload);
+                next += 1;
+                at += HEADER + payload.len();
+            }
+            if at < bytes.len() {
+                if !newest || a_record_follows(&bytes[at..]) {
+                    return Err(WalError::Damaged { path, offset: at as u64 });
+                }
+                files.truncate(&path, at as u64).map_err(io(&path))?;
+            }
+            len = at as u64;
+        }
+        let current_path = file_name(dir, *starts.last().expect("never empty"));
+        let current = files.append(&current_path).map_err(io(&current_path))?;
+        Ok(Wal {
+            files,
+            dir: dir.to_owned(),
+            current,
+            current_path,
+            len,
+            next,
+            starts,
+            broken: false,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Appends and syncs `payloads` as one commit; returns the number of the first. All or none are acknowledged.
+    pub fn commit<'a>(&mut self, payloads: impl IntoIterator<Item = &'a [u8]>) -> Result<u64, WalError> {
+        if self.broken {
+            return Err(WalError::Broken { path: self.current_path.clone() });
+        }
+        self.buffer.clear();
+        let mut count = 0;
+        for payload in payloads {
+            if payload.len() > RECORD_BYTES_MAX {
+                return Err(WalError::TooLong { len: payload.len() });
+            }
+            let length = (payload.len() as u32).to_le_bytes();
+            let crc = crc32c::crc32c_append(crc32c::crc32c(&length), payload);
+            self.buffer.extend_from_slice(&length);
+            self.buffer.extend_from_slice(&crc.to_le_bytes());
+            self.buffer.extend_from_slice(payload);
+            count += 1;
+        }
+        let io = |source| WalError::Io { path: self.current_path.clone(), source };
+        if let Err(source) = self.current.write(&self.buffer) {
+            let error = io(source);
+            // Half a commit may be in the file; without it the log can go on when there is room again.
+            self.broken = self.files.truncate(&self.current_path, self.len).is_err();
+            return Err(error);
+        }
+        if let Err(source) = self.current.sync() {
+            self.broken = true;
+            return Err(io(source));
+        }
+        self.len += self.buffer.len() as u64;
+        let first = self.next;
+        self.next += count;
+        Ok(first)
+    }
+
+    /// The number the next record will get.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Bytes in the current file.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the current file holds no record.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Starts a new file; later records go there.
+    pub fn rotate(&mut self) -> Result<(), WalError> {
+        if self.len == 0 {
+            return Ok(());
+        }
+        let path = file_name(&self.dir, self.next);
+        let io = |source| WalError::Io { path: path.clone(), source };
+        let mut current = self.files.append(&path).map_err(io)?;
+        current.sync().map_err(io)?;
+        self.current = current;
+        self.current_path = path;
+        self.len = 0;
+        self.starts.push(self.next);
+        Ok(())
+    }
+
+    /// Removes files all of whose records are numbered below `number`; the current file stays.
+    pub fn drop_before(&mut self, number: u64) -> Result<(), WalError> {
+        while self.starts.len() > 1 && self.starts[1] <= number {
+            let path = file_name(&self.dir, self.starts[0]);
+            self.files.remove(&path).map_err(|source| WalError::Io { path, source })?;
+            self.starts.remove(0);
+        }
+        Ok(())
+    }
+}
+
+/// The payload of the record that `bytes` begin with; none if it is cut short or does not match its checksum.
+fn record(bytes: &[u8]) -> Option<&[u8]> {
+    let length: [u8; 4] = bytes.get(..4)?.try_into().ok()?;
+    let crc: [u8; 4] = bytes.get(4..HEADER)?.try_into().ok()?;
+    let size = u32::from_le_bytes(length) as usize;
+    if size > RECORD_BYTES_MAX {
+        return None;
+    }
+    let payload = bytes.get(HEADER..HEADER + size)?;
+    let expected = crc32c::crc32c_append(crc32c::crc32c(&length), payload);
+    (u32::from_le_bytes(crc) == expected).then_some(payload)
+}
+
+/// Whether a whole record stands right behind the bad one, so that the bad one is no torn tail.
+fn a_record_follows(bytes: &[u8]) -> bool {
+    let Some(length) = bytes.get(..4).and_then(|b| <[u8; 4]>::try_from(b).ok()) else { return false };
+    let size = u32::from_le_bytes(length) as usize;
+    bytes.get(HEADER + size..).is_some_and(|rest| !rest.is_empty() && record(rest).is_some())
+}

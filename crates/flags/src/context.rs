@@ -1,0 +1,46 @@
+//! What a flag is evaluated for: a targeting key and attributes.
+
+use serde_json::{Map, Value};
+
+/// An OpenFeature evaluation context.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    targeting_key: Option<String>,
+    attributes: Map<String, Value>,
+}
+
+impl Context {
+    /// From a JSON object; `targetingKey` is taken out of it if it is a string.
+    pub fn new(mut attributes: Map<String, Value>) -> Context {
+        let targeting_key = match attributes.get("targetingKey") {
+            Some(Value::String(_)) => match attributes.remove("targetingKey") {
+                Some(Value::String(key)) => Some(key),
+                _ => None,
+            },
+            _ => None,
+        };
+        Context { targeting_key, attributes }
+    }
+
+    /// A context with nothing but a targeting key.
+    pub fn of(targeting_key: &str) -> Context {
+        Context { targeting_key: Some(targeting_key.to_owned()), attributes: Map::new() }
+    }
+
+    /// With one more attribute.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Context {
+        self.attributes.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The subject; none if absent or empty.
+    pub fn targeting_key(&self) -> Option<&str> {
+        self.targeting_key.as_deref().filter(|key| !key.is_empty())
+    }
+
+    /// All attributes but the targeting key.
+    pub fn attributes(&self) -> &Map<String, Value> {
+        &self.attributes
+    }
+}

@@ -1,0 +1,48 @@
+//! Chores of the workspace: `cargo xtask ci | tidy`. Every step prints its time.
+
+mod tidy;
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+fn main() -> Result<()> {
+    // Paths below are relative to the workspace, wherever cargo was called.
+    std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))?;
+    match std::env::args().nth(1).as_deref() {
+        Some("ci") => ci(),
+        Some("tidy") => tidy::check(),
+        other => {
+            eprintln!("usage: cargo xtask ci | tidy (got {other:?})");
+            std::process::exit(2);
+        }
+    }
+}
+
+fn run(name: &str, command: &mut Command) -> Result<()> {
+    let began = Instant::now();
+    println!("== {name}");
+    let status = command.status().with_context(|| format!("failed to start {name}"))?;
+    println!("== {name}: {:.0} s", began.elapsed().as_secs_f64());
+    if !status.success() {
+        bail!("{name} failed");
+    }
+    Ok(())
+}
+
+fn cargo(words: &str) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(words.split_whitespace());
+    command
+}
+
+fn ci() -> Result<()> {
+    run("format", &mut cargo("fmt --all --check"))?;
+    let began = Instant::now();
+    tidy::check()?;
+    println!("== tidy: {:.0} s", began.elapsed().as_secs_f64());
+    run("clippy", &mut cargo("clippy --profile ci --workspace --all-targets --quiet -- -D warnings"))?;
+    run("tests", &mut cargo("test --profile ci --workspace"))?;
+    Ok(())
+}
