@@ -1,1 +1,17 @@
-//! control
+//! The state of the control plane: a fold over the audit log.
+//!
+//! [`State::decide`] turns a command into an [`Entry`], or says why not; nothing changes until that entry is durable in the
+//! log. [`State::apply`] turns entry and index into the next state. Restart is replay; history and replication fall out of
+//! it. `decide` never refuses what makes things safer (stop, kill, halt), and `apply` never fails: an entry that it cannot
+//! read is skipped and named, since a log is never rewritten.
+//!
+//! Pure. Larger bodies are inline as long as a leaf holds them ([`ENTRY_BYTES_MAX`]).
+
+mod entry;
+mod state;
+
+pub use entry::{Action, ENTRY_BYTES_MAX, Entry, PhaseRecord};
+pub use state::{Command, FlagRecord, Refusal, State, TokenRecord};
+
+#[cfg(test)]
+mod tests;

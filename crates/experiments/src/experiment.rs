@@ -6,7 +6,7 @@ use flags::Slice;
 use vocab::{Id, Share, Timestamp};
 
 use crate::spec::{Spec, Treatment};
-use crate::verdict::Verdict;
+use crate::verdict::{Outcome, Verdict};
 
 /// Where an experiment stands. Stop is reachable from every live phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +129,11 @@ impl Experiment {
     /// A stopped experiment stays stopped until a person acknowledges it.
     pub fn needs_ack(&self) -> bool {
         self.phase == Phase::Stopped && !self.acknowledged
+    }
+
+    /// Whether it ended because users were hurt, or a ceiling said so: what a person has to look at before the next try.
+    pub fn verdict_was_harm(&self) -> bool {
+        self.verdict.as_ref().is_some_and(|v| matches!(v.outcome, Outcome::Harm | Outcome::Ceiling))
     }
 
     /// What counts for the test begins here: the warm-up's counts do not enter it.

@@ -205,6 +205,11 @@ impl Flag {
         self.enabled
     }
 
+    /// Whether it has targeting rules.
+    pub fn has_rules(&self) -> bool {
+        self.targeting.is_some()
+    }
+
     /// Names and values of the variants, by name.
     pub fn variants(&self) -> &[(String, Value)] {
         &self.variants

@@ -64,6 +64,17 @@ fn asymptotic_sequence_matches_gbstats() {
     close(upper, 1.56516, 1e-4);
 }
 
+/// Fisher's own tea-tasting table and R's example of twins and convictions (one-sided, doubled here).
+#[test]
+fn fisher_matches_tables() {
+    close(share::fisher_p(3, 4, 1, 4), 2.0 * 17.0 / 70.0, 1e-12);
+    close(share::fisher_p(4, 4, 0, 4), 2.0 / 70.0, 1e-12);
+    close(share::fisher_p(0, 4, 4, 4), 2.0 / 70.0, 1e-12);
+    close(share::fisher_p(10, 13, 2, 17), 2.0 * 4.652e-5, 2e-8);
+    assert!(share::fisher_p(500_100, 1_000_000, 500_000, 1_000_000) > 0.5);
+    assert_eq!(share::fisher_p(0, 0, 1, 2), 1.0);
+}
+
 #[test]
 fn special_functions_match_tables() {
     close(ln_gamma(0.5), std::f64::consts::PI.sqrt().ln(), 1e-12);

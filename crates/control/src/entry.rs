@@ -1,0 +1,205 @@
+//! Entries of the audit log: canonical JSON (keys sorted, no floats but in specs and flags), one action each.
+//!
+//! What is written never changes meaning: a new field is optional, a new meaning is a new action.
+
+use auth::Role;
+use experiments::{Phase, Spec, Verdict};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use vocab::{Id, Timestamp};
+
+/// The longest entry that is written: what a leaf of the log holds.
+pub const ENTRY_BYTES_MAX: usize = 65_535;
+
+/// Who did what, when and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Version of this form, 1.
+    pub v: u32,
+    /// Microseconds since 1970.
+    pub ts: i64,
+    /// `token:<name>`, `system:guard`, `system:boot`.
+    pub actor: String,
+    /// Why, in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// What.
+    #[serde(flatten)]
+    pub action: Action,
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "action", content = "body")]
+pub enum Action {
+    /// A token was made.
+    #[serde(rename = "token.create")]
+    TokenCreate {
+        /// For people.
+        name: String,
+        /// What it may do.
+        role: Role,
+        /// SHA-256 of its text, in hex.
+        sha256: String,
+        /// Microseconds since 1970; none never expires.
+        expires: Option<i64>,
+    },
+    /// A token is worth nothing any more.
+    #[serde(rename = "token.revoke")]
+    TokenRevoke {
+        /// Which.
+        id: Id,
+    },
+    /// A flag was made or changed.
+    #[serde(rename = "flag.put")]
+    FlagPut {
+        /// Which.
+        key: String,
+        /// Its flagd definition.
+        definition: Value,
+    },
+    /// A flag was removed.
+    #[serde(rename = "flag.delete")]
+    FlagDelete {
+        /// Which.
+        key: String,
+    },
+    /// A flag was switched off for everybody.
+    #[serde(rename = "flag.kill")]
+    FlagKill {
+        /// Which.
+        key: String,
+    },
+    /// An experiment was started.
+    #[serde(rename = "experiment.start")]
+    ExperimentStart {
+        /// Frozen.
+        spec: Box<Spec>,
+        /// Its own salt.
+        arm_salt: String,
+        /// Salt of its layer.
+        layer_salt: String,
+        /// Where its range begins.
+        offset: u32,
+    },
+    /// An experiment changed its phase.
+    #[serde(rename = "experiment.phase")]
+    ExperimentPhase {
+        /// Which.
+        id: Id,
+        /// To where.
+        to: PhaseRecord,
+        /// With which numbers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        verdict: Option<Verdict>,
+    },
+    /// A person acknowledged a stop.
+    #[serde(rename = "experiment.ack")]
+    ExperimentAck {
+        /// Which.
+        id: Id,
+    },
+    /// Every connected proxy confirmed that a treatment is off.
+    #[serde(rename = "experiment.off-everywhere")]
+    ExperimentOff {
+        /// Which.
+        id: Id,
+        /// How many proxies confirmed.
+        proxies: u64,
+        /// Microseconds since 1970.
+        at: i64,
+    },
+    /// Everything that may harm is off.
+    #[serde(rename = "halt")]
+    Halt,
+    /// The halt was lifted.
+    #[serde(rename = "resume")]
+    Resume,
+}
+
+/// A phase in the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PhaseRecord {
+    /// See [`Phase`].
+    WarmUp,
+    /// With the stage, from 0.
+    Running(usize),
+    /// With the stage, from 0.
+    Held(usize),
+    /// See [`Phase`].
+    Promoted,
+    /// See [`Phase`].
+    Completed,
+    /// See [`Phase`].
+    Stopped,
+    /// See [`Phase`].
+    Invalid,
+    /// See [`Phase`].
+    Expired,
+}
+
+impl From<Phase> for PhaseRecord {
+    fn from(phase: Phase) -> PhaseRecord {
+        match phase {
+            Phase::WarmUp => PhaseRecord::WarmUp,
+            Phase::Running { stage } => PhaseRecord::Running(stage),
+            Phase::Held { stage } => PhaseRecord::Held(stage),
+            Phase::Promoted => PhaseRecord::Promoted,
+            Phase::Completed => PhaseRecord::Completed,
+            Phase::Stopped => PhaseRecord::Stopped,
+            Phase::Invalid => PhaseRecord::Invalid,
+            Phase::Expired => PhaseRecord::Expired,
+        }
+    }
+}
+
+impl From<&PhaseRecord> for Phase {
+    fn from(record: &PhaseRecord) -> Phase {
+        match record {
+            PhaseRecord::WarmUp => Phase::WarmUp,
+            PhaseRecord::Running(stage) => Phase::Running { stage: *stage },
+            PhaseRecord::Held(stage) => Phase::Held { stage: *stage },
+            PhaseRecord::Promoted => Phase::Promoted,
+            PhaseRecord::Completed => Phase::Completed,
+            PhaseRecord::Stopped => Phase::Stopped,
+            PhaseRecord::Invalid => Phase::Invalid,
+            PhaseRecord::Expired => Phase::Expired,
+        }
+    }
+}
+
+impl Entry {
+    /// The bytes that go into the log: keys sorted, no white space.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Through Value, whose maps are sorted.
+        let value = serde_json::to_value(self).expect("an entry is made of plain data");
+        value.to_string().into_bytes()
+    }
+
+    /// Reads an entry.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Entry, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// When.
+    pub fn time(&self) -> Timestamp {
+        Timestamp::from_micros(self.ts)
+    }
+
+    /// What it was done to, for lists.
+    pub fn resource(&self) -> String {
+        match &self.action {
+            Action::TokenCreate { name, .. } => format!("token {name}"),
+            Action::TokenRevoke { id } => id.to_string(),
+            Action::FlagPut { key, .. } | Action::FlagDelete { key } | Action::FlagKill { key } => {
+                format!("flag {key}")
+            }
+            Action::ExperimentStart { spec, .. } => format!("experiment {}", spec.name),
+            Action::ExperimentPhase { id, .. } | Action::ExperimentAck { id } | Action::ExperimentOff { id, .. } => {
+                id.to_string()
+            }
+            Action::Halt | Action::Resume => "everything".to_owned(),
+        }
+    }
+}

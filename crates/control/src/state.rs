@@ -1,0 +1,525 @@
+//! State, commands and the fold.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use auth::{Role, Token, TokenHash};
+use experiments::{Experiment, Phase, Spec, Transition, Treatment};
+use flags::{Flag, FlagSet, Overlay, Slice};
+use serde_json::{Map, Value};
+use vocab::{Id, Kind, Name, Share, Timestamp};
+
+use crate::entry::{Action, ENTRY_BYTES_MAX, Entry};
+
+/// The share of subjects that all faults of a layer together may harm.
+const BUDGET: Share = match Share::from_ppm(50_000) {
+    Some(share) => share,
+    None => Share::NONE,
+};
+/// Live experiments at once; bounds what every tick and every proxy works through.
+const LIVE_MAX: usize = 100;
+const FLAGS_MAX: usize = 10_000;
+const TOKENS_MAX: usize = 10_000;
+
+/// A flag and its version.
+#[derive(Clone, Debug)]
+pub struct FlagRecord {
+    /// Compiled.
+    pub flag: Arc<Flag>,
+    /// The audit index of its last change.
+    pub version: u64,
+    /// A promoted variant that stands in front of the rules until the next change.
+    pub promoted: Option<(Id, Arc<str>)>,
+}
+
+/// A token and where it was made.
+#[derive(Clone, Debug)]
+pub struct TokenRecord {
+    /// Given by the fold.
+    pub id: Id,
+    /// What it is.
+    pub token: Token,
+}
+
+/// The control plane.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    tokens: BTreeMap<TokenHash, TokenRecord>,
+    flags: BTreeMap<String, FlagRecord>,
+    experiments: BTreeMap<Id, Experiment>,
+    starts: BTreeMap<Id, u64>,
+    off: BTreeMap<Id, Timestamp>,
+    halted: bool,
+    epoch: u64,
+    size: u64,
+    skipped: Vec<u64>,
+}
+
+/// What somebody wants.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Make a token.
+    TokenCreate {
+        /// For people.
+        name: String,
+        /// What it may do.
+        role: Role,
+        /// Of its text.
+        hash: TokenHash,
+        /// None never expires.
+        expires: Option<Timestamp>,
+    },
+    /// Take a token away.
+    TokenRevoke(Id),
+    /// Make or change a flag.
+    FlagPut {
+        /// Which.
+        key: String,
+        /// flagd definition.
+        definition: Value,
+    },
+    /// Remove a flag.
+    FlagDelete(String),
+    /// Switch a flag off for everybody.
+    FlagKill(String),
+    /// Start an experiment; the shell draws the numbers.
+    Start {
+        /// What.
+        spec: Box<Spec>,
+        /// A fresh 128-bit salt, in hex.
+        arm_salt: String,
+        /// Where to look for free space first, in parts per million.
+        offset: u32,
+    },
+    /// Carry out what `experiments::step`, a person or a halt decided.
+    Phase {
+        /// Which.
+        id: Id,
+        /// What.
+        transition: Transition,
+    },
+    /// Acknowledge a stop.
+    Ack(Id),
+    /// Record that all proxies confirmed.
+    OffEverywhere {
+        /// Which.
+        id: Id,
+        /// How many.
+        proxies: u64,
+    },
+    /// Switch everything that may harm off.
+    Halt,
+    /// Lift the halt.
+    Resume,
+}
+
+/// Why a command is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Refusal {
+    /// Stable, for programs.
+    pub code: &'static str,
+    /// For people.
+    pub detail: String,
+    /// What to do next.
+    pub remedy: String,
+}
+
+fn refuse<T>(code: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal { code, detail: detail.into(), remedy: remedy.into() })
+}
+
+impl State {
+    /// Turns a command into the entry that records it. Nothing has changed yet.
+    pub fn decide(&self, command: Command, actor: &str, reason: &str, now: Timestamp) -> Result<Entry, Refusal> {
+        let action = match command {
+            Command::TokenCreate { name, role, hash, expires } => {
+                if self.tokens.len() >= TOKENS_MAX {
+                    return refuse("too-many-tokens", format!("there are {TOKENS_MAX} tokens"), "revoke some");
+                }
+                let expires = expires.map(Timestamp::micros);
+                Action::TokenCreate { name, role, sha256: hash.to_hex(), expires }
+            }
+            Command::TokenRevoke(id) => match self.tokens.values().any(|t| t.id == id) {
+                true => Action::TokenRevoke { id },
+                false => {
+                    return refuse("unknown-token", format!("there is no token {id}"), "see `seaworthy token list`");
+                }
+            },
+            Command::FlagPut { key, definition } => {
+                if let Err(findings) = Flag::compile(&key, &definition, &Map::new(), &Map::new()) {
+                    let list: Vec<String> = findings.iter().map(ToString::to_string).collect();
+                    return refuse("invalid-flag", list.join("; "), "mend the definition and send it again");
+                }
+                if self.flags.len() >= FLAGS_MAX && !self.flags.contains_key(&key) {
+                    return refuse("too-many-flags", format!("there are {FLAGS_MAX} flags"), "delete some");
+                }
+                if let Some(live) = self.live_on(&format!("flag {key}")) {
+                    let remedy = format!("wait, or `seaworthy experiment stop {}` first", live.id);
+                    return refuse("under-experiment", format!("flag {key:?} is under experiment {}", live.id), remedy);
+                }
+                Action::FlagPut { key, definition }
+            }
+            Command::FlagDelete(key) => {
+                self.known_flag(&key)?;
+                if let Some(live) = self.live_on(&format!("flag {key}")) {
+                    let remedy = format!("`seaworthy experiment stop {}` first", live.id);
+                    return refuse("under-experiment", format!("flag {key:?} is under experiment {}", live.id), remedy);
+                }
+                Action::FlagDelete { key }
+            }
+            Command::FlagKill(key) => {
+                self.known_flag(&key)?;
+                Action::FlagKill { key }
+            }
+            Command::Start { spec, arm_salt, offset } => self.start(spec, arm_salt, offset)?,
+            Command::Phase { id, transition } => {
+                let experiment = self.known_experiment(id)?;
+                if !experiment.phase.is_live() {
+                    let detail = format!("experiment {id} is {} already", experiment.phase.as_str());
+                    return refuse("not-live", detail, "nothing is left to do");
+                }
+                let entry = Entry {
+                    v: 1,
+                    ts: now.micros(),
+                    actor: actor.to_owned(),
+                    reason: transition.reason,
+                    action: Action::ExperimentPhase { id, to: transition.to.into(), verdict: transition.verdict },
+                };
+                return Ok(entry);
+            }
+            Command::Ack(id) => {
+                let experiment = self.known_experiment(id)?;
+                if !experiment.needs_ack() {
+                    let detail = format!("experiment {id} is {} and needs none", experiment.phase.as_str());
+                    return refuse("nothing-to-acknowledge", detail, "nothing is left to do");
+                }
+                Action::ExperimentAck { id }
+            }
+            Command::OffEverywhere { id, proxies } => Action::ExperimentOff { id, proxies, at: now.micros() },
+            Command::Halt => Action::Halt,
+            Command::Resume if self.halted => Action::Resume,
+            Command::Resume => return refuse("not-halted", "nothing is halted", "nothing is left to do"),
+        };
+        let entry = Entry {
+            v: 1,
+            ts: now.micros(),
+            actor: actor.to_owned(),
+            reason: reason.chars().take(2_000).collect(),
+            action,
+        };
+        let len = entry.to_bytes().len();
+        if len > ENTRY_BYTES_MAX {
+            let detail = format!("the entry would hold {len} bytes, a leaf of the audit log {ENTRY_BYTES_MAX}");
+            return refuse("too-large", detail, "make the definition smaller");
+        }
+        Ok(entry)
+    }
+
+    fn known_flag(&self, key: &str) -> Result<&FlagRecord, Refusal> {
+        match self.flags.get(key) {
+            Some(record) => Ok(record),
+            None => refuse("unknown-flag", format!("there is no flag {key:?}"), "see `seaworthy flag list`"),
+        }
+    }
+
+    fn known_experiment(&self, id: Id) -> Result<&Experiment, Refusal> {
+        match self.experiments.get(&id) {
+            Some(experiment) => Ok(experiment),
+            None => {
+                refuse("unknown-experiment", format!("there is no experiment {id}"), "see `seaworthy experiment list`")
+            }
+        }
+    }
+
+    fn live_on(&self, target: &str) -> Option<&Experiment> {
+        self.live().find(|e| e.target() == target)
+    }
+
+    /// Admission: atomic, since it is decided on the state that the entry will follow.
+    fn start(&self, spec: Box<Spec>, arm_salt: String, offset: u32) -> Result<Action, Refusal> {
+        let findings = spec.findings();
+        if !findings.is_empty() {
+            let list: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            return refuse("invalid-spec", list.join("; "), "mend the spec and send it again");
+        }
+        if self.halted {
+            return refuse("halted", "everything is halted", "`seaworthy experiment resume` lifts it, as an admin");
+        }
+        if self.live().count() >= LIVE_MAX {
+            return refuse("too-many-experiments", format!("{LIVE_MAX} experiments are live"), "wait for one to end");
+        }
+        let target = spec.treatment.target();
+        if let Some(live) = self.live_on(&target) {
+            let remedy = "one change at a time: wait, or stop that one";
+            return refuse("target-busy", format!("{target} is under experiment {}", live.id), remedy);
+        }
+        if let Some(same) = self.live().find(|e| e.spec.name == spec.name) {
+            return refuse("name-taken", format!("{} is running as {}", spec.name, same.id), "choose another name");
+        }
+        let unacknowledged =
+            self.experiments.values().find(|e| e.needs_ack() && e.target() == target && e.verdict_was_harm());
+        if let Some(stopped) = unacknowledged {
+            let detail = format!("experiment {} on {target} was stopped and nobody has acknowledged it", stopped.id);
+            let remedy = format!("look at it, then `seaworthy experiment ack {}`", stopped.id);
+            return refuse("needs-ack", detail, remedy);
+        }
+        let layer_salt;
+        let offset = match &spec.treatment {
+            Treatment::Flag(change) => {
+                let record = self.known_flag(&change.key)?;
+                if !record.flag.variants().iter().any(|(name, _)| *name == change.variant) {
+                    let names: Vec<&str> = record.flag.variants().iter().map(|(name, _)| name.as_str()).collect();
+                    let detail = format!("flag {:?} has no variant {:?}", change.key, change.variant);
+                    return refuse("unknown-variant", detail, format!("choose one of {}", names.join(", ")));
+                }
+                if !record.flag.enabled() {
+                    let detail = format!("flag {:?} is off", change.key);
+                    return refuse("flag-off", detail, "set its state to ENABLED first");
+                }
+                layer_salt = format!("flag:{}", change.key);
+                0
+            }
+            Treatment::Fault(_) => {
+                layer_salt = "faults".to_owned();
+                self.admit_fault(&spec, offset)?
+            }
+        };
+        Ok(Action::ExperimentStart { spec, arm_salt, layer_salt, offset })
+    }
+
+    /// Budget and free space of the layer of faults.
+    fn admit_fault(&self, spec: &Spec, wanted: u32) -> Result<u32, Refusal> {
+        let used = self.live().map(Experiment::budget_share).fold(Share::NONE, Share::saturating_add);
+        let asked = spec.stages.last().map_or(Share::NONE, |s| s.share);
+        if used.ppm() + asked.ppm() > BUDGET.ppm() {
+            let detail = format!("{asked} would be harmed on purpose, {used} are already, the budget is {BUDGET}");
+            return refuse("over-budget", detail, "ask for less, or wait for another experiment to end");
+        }
+        let size = spec.population(spec.stages.len() - 1).ppm();
+        let mut taken: Vec<(u32, u32)> = self
+            .live()
+            .filter(|e| e.spec.harms())
+            .map(|e| (e.offset, e.spec.population(e.spec.stages.len() - 1).ppm()))
+            .collect();
+        taken.sort_unstable();
+        let free = |from: u32| {
+            taken.iter().all(|&(start, len)| {
+                let ahead = (start + Share::WHOLE - from) % Share::WHOLE;
+                let behind = (from + Share::WHOLE - start) % Share::WHOLE;
+                ahead >= size && behind >= len
+            })
+        };
+        let candidates = std::iter::once(wanted % Share::WHOLE)
+            .chain(taken.iter().map(|&(start, len)| (start + len) % Share::WHOLE));
+        match candidates.into_iter().find(|from| free(*from)) {
+            Some(from) => Ok(from),
+            None => refuse(
+                "no-free-slice",
+                "no free range of subjects is long enough: a subject is in at most one harmful experiment",
+                "use a smaller baseline_ratio, or wait for another experiment to end",
+            ),
+        }
+    }
+
+    /// Carries an entry out. Entries that cannot be read are skipped and named by [`State::skipped`].
+    pub fn apply(&mut self, index: u64, bytes: &[u8]) {
+        self.size = index + 1;
+        match Entry::from_bytes(bytes) {
+            Ok(entry) => self.carry_out(index, entry),
+            Err(_) => self.skipped.push(index),
+        }
+    }
+
+    fn carry_out(&mut self, index: u64, entry: Entry) {
+        let at = entry.time();
+        match entry.action {
+            Action::TokenCreate { name, role, sha256, expires } => {
+                let Some(hash) = TokenHash::from_hex(&sha256) else { return self.skipped.push(index) };
+                let token = Token { name, role, expires: expires.map(Timestamp::from_micros) };
+                self.tokens.insert(hash, TokenRecord { id: Id::new(Kind::Token, index), token });
+            }
+            Action::TokenRevoke { id } => self.tokens.retain(|_, record| record.id != id),
+            Action::FlagPut { key, definition } => match Flag::compile(&key, &definition, &Map::new(), &Map::new()) {
+                Ok(flag) => {
+                    self.flags.insert(key, FlagRecord { flag: Arc::new(flag), version: index, promoted: None });
+                }
+                Err(_) => self.skipped.push(index),
+            },
+            Action::FlagDelete { key } => {
+                self.flags.remove(&key);
+            }
+            Action::FlagKill { key } => {
+                self.redefine(&key, index, |definition| definition["state"] = Value::from("DISABLED"));
+            }
+            Action::ExperimentStart { spec, arm_salt, layer_salt, offset } => {
+                let id = Id::new(Kind::Experiment, index);
+                self.starts.insert(id, index);
+                let experiment = Experiment {
+                    id,
+                    spec: Arc::from(spec),
+                    layer_salt,
+                    arm_salt,
+                    offset,
+                    phase: Phase::WarmUp,
+                    reason: "warming up: both arms run without the change".to_owned(),
+                    started_at: at,
+                    phase_at: at,
+                    harm_began_at: None,
+                    ended_at: None,
+                    acknowledged: false,
+                    verdict: None,
+                    epoch: self.epoch,
+                };
+                self.experiments.insert(id, experiment);
+            }
+            Action::ExperimentPhase { id, to, verdict } => {
+                self.change_phase(id, index, (&to).into(), entry.reason, verdict, at)
+            }
+            Action::ExperimentAck { id } => {
+                if let Some(experiment) = self.experiments.get_mut(&id) {
+                    experiment.acknowledged = true;
+                }
+            }
+            Action::ExperimentOff { id, at, .. } => {
+                self.off.entry(id).or_insert(Timestamp::from_micros(at));
+            }
+            Action::Halt => {
+                self.halted = true;
+                self.epoch += 1;
+            }
+            Action::Resume => self.halted = false,
+        }
+    }
+
+    fn change_phase(
+        &mut self,
+        id: Id,
+        index: u64,
+        to: Phase,
+        reason: String,
+        verdict: Option<experiments::Verdict>,
+        at: Timestamp,
+    ) {
+        let Some(experiment) = self.experiments.get_mut(&id) else { return };
+        if !experiment.phase.is_live() {
+            // Two decisions may race to the log; the first one stands.
+            return;
+        }
+        experiment.phase = to;
+        experiment.phase_at = at;
+        experiment.reason = reason;
+        if matches!(to, Phase::Running { .. }) && experiment.harm_began_at.is_none() {
+            experiment.harm_began_at = Some(at);
+        }
+        if to.is_live() {
+            return;
+        }
+        experiment.ended_at = Some(at);
+        experiment.verdict = verdict;
+        let Treatment::Flag(change) = experiment.spec.treatment.clone() else { return };
+        if to != Phase::Promoted {
+            return;
+        }
+        let rules = self.flags.get(&change.key).is_some_and(|record| record.flag.has_rules());
+        if rules {
+            if let Some(record) = self.flags.get_mut(&change.key) {
+                record.promoted = Some((id, change.variant.as_str().into()));
+                record.version = index;
+            }
+        } else {
+            self.redefine(&change.key, index, |d| d["defaultVariant"] = Value::from(change.variant.clone()));
+        }
+    }
+
+    fn redefine(&mut self, key: &str, index: u64, change: impl FnOnce(&mut Value)) {
+        let Some(record) = self.flags.get_mut(key) else { return };
+        let mut definition = record.flag.definition().clone();
+        change(&mut definition);
+        if let Ok(flag) = Flag::compile(key, &definition, &Map::new(), &Map::new()) {
+            record.flag = Arc::new(flag);
+            record.version = index;
+        }
+    }
+
+    /// The token with this hash.
+    pub fn token(&self, hash: &TokenHash) -> Option<&Token> {
+        self.tokens.get(hash).map(|record| &record.token)
+    }
+
+    /// All tokens.
+    pub fn tokens(&self) -> impl Iterator<Item = &TokenRecord> {
+        self.tokens.values()
+    }
+
+    /// All flags, by key.
+    pub fn flags(&self) -> &BTreeMap<String, FlagRecord> {
+        &self.flags
+    }
+
+    /// The flags as a set for evaluation.
+    pub fn flag_set(&self) -> FlagSet {
+        FlagSet::of(self.flags.values().map(|record| record.flag.clone()), Map::new())
+    }
+
+    /// What stands in front of flags' own rules, by flag key.
+    pub fn overlays(&self) -> BTreeMap<String, Overlay> {
+        let promoted = self.flags.iter().filter_map(|(key, record)| {
+            let (experiment, variant) = record.promoted.clone()?;
+            let slice = Slice::new("", "", 0, Share::ALL, Share::ALL);
+            Some((key.clone(), Overlay { experiment, slice, variant }))
+        });
+        let running = self.live().filter_map(|experiment| {
+            let Treatment::Flag(change) = &experiment.spec.treatment else { return None };
+            // In warm-up both arms get what the rules say; the arm is reported all the same.
+            let variant = if experiment.treatment_is_on() { change.variant.as_str() } else { "" };
+            let overlay = Overlay { experiment: experiment.id, slice: experiment.slice(), variant: variant.into() };
+            Some((change.key.clone(), overlay))
+        });
+        promoted.chain(running).collect()
+    }
+
+    /// All experiments, oldest first.
+    pub fn experiments(&self) -> impl DoubleEndedIterator<Item = &Experiment> {
+        self.experiments.values()
+    }
+
+    /// The experiments that can still change by themselves.
+    pub fn live(&self) -> impl Iterator<Item = &Experiment> {
+        self.experiments.values().filter(|e| e.phase.is_live())
+    }
+
+    /// One experiment, by id or by name (the newest of that name).
+    pub fn experiment(&self, id_or_name: &str) -> Option<&Experiment> {
+        if let Ok(id) = Id::parse(id_or_name) {
+            return self.experiments.get(&id);
+        }
+        let name = Name::parse(id_or_name).ok()?;
+        self.experiments.values().rev().find(|e| e.spec.name == name)
+    }
+
+    /// When every connected proxy confirmed that an experiment's treatment is off.
+    pub fn off_everywhere_at(&self, id: Id) -> Option<Timestamp> {
+        self.off.get(&id).copied()
+    }
+
+    /// Whether everything that may harm is off.
+    pub fn halted(&self) -> bool {
+        self.halted
+    }
+
+    /// Raised by each halt: instructions of older epochs are worth nothing.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// How many entries it folded.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Entries that could not be read.
+    pub fn skipped(&self) -> &[u64] {
+        &self.skipped
+    }
+}

@@ -1,0 +1,184 @@
+use auth::{Role, TokenHash};
+use experiments::{Phase, Spec, Transition};
+use serde_json::{Value, json};
+use vocab::{Arm, Id, Kind, Share, Timestamp};
+
+use crate::{Command, Entry, Refusal, State};
+
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_nanos(secs * 1_000_000_000)
+}
+
+/// A state and the log it was folded from.
+#[derive(Default)]
+struct World {
+    state: State,
+    log: Vec<Vec<u8>>,
+}
+
+impl World {
+    fn run(&mut self, command: Command) -> Result<u64, Refusal> {
+        let now = at(self.log.len() as i64);
+        let entry = self.state.decide(command, "token:test", "because", now)?;
+        let index = self.log.len() as u64;
+        self.log.push(entry.to_bytes());
+        self.state.apply(index, &self.log[index as usize]);
+        Ok(index)
+    }
+
+    fn flag(&mut self, targeting: Value) {
+        let definition = json!({"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off",
+            "targeting": targeting});
+        self.run(Command::FlagPut { key: "player".into(), definition }).unwrap();
+    }
+
+    fn start(&mut self, spec: Value, offset: u32) -> Result<Id, Refusal> {
+        let spec: Spec = serde_json::from_value(spec).unwrap();
+        let arm_salt = format!("salt-{}", self.log.len());
+        self.run(Command::Start { spec: Box::new(spec), arm_salt, offset }).map(|i| Id::new(Kind::Experiment, i))
+    }
+
+    fn phase(&mut self, id: Id, to: Phase) -> Result<u64, Refusal> {
+        let transition = Transition { to, reason: "test".into(), verdict: None };
+        self.run(Command::Phase { id, transition })
+    }
+}
+
+fn rollout() -> Value {
+    json!({"name": "rollout", "treatment": {"flag": {"key": "player", "variant": "on"}}, "on_success": "promote",
+        "stages": [{"share": 0.05, "min": "5s"}], "kpi": {"success": "a = 1", "failure": "a = 2"}})
+}
+
+fn fault(name: &str, share: f64, ratio: u32) -> Value {
+    json!({"name": name, "treatment": {"fault": {"route": name, "delay": "300ms"}},
+        "stages": [{"share": share, "min": "5s"}], "baseline_ratio": ratio, "kpi": {"success": "a = 1", "failure": "a = 2"}})
+}
+
+#[test]
+fn replay_gives_the_same_state() {
+    let mut world = World::default();
+    let hash = TokenHash::of("sw_x");
+    let made = world.run(Command::TokenCreate { name: "ci".into(), role: Role::Operate, hash, expires: None }).unwrap();
+    world.flag(json!({}));
+    let id = world.start(rollout(), 0).unwrap();
+    world.phase(id, Phase::Running { stage: 0 }).unwrap();
+    world.phase(id, Phase::Promoted).unwrap();
+    world.run(Command::Halt).unwrap();
+    world.run(Command::TokenRevoke(Id::new(Kind::Token, made))).unwrap();
+    let mut replayed = State::default();
+    world.log.iter().enumerate().for_each(|(i, bytes)| replayed.apply(i as u64, bytes));
+    assert_eq!(format!("{replayed:?}"), format!("{:?}", world.state));
+    assert!(replayed.token(&hash).is_none() && replayed.halted());
+    assert_eq!(replayed.flags()["player"].flag.default_variant(), Some("on"));
+    assert_eq!(replayed.experiment("rollout").unwrap().phase, Phase::Promoted);
+    replayed.apply(99, b"garbage");
+    assert_eq!(replayed.skipped(), [99]);
+}
+
+#[test]
+fn entries_are_canonical() {
+    let mut world = World::default();
+    world.run(Command::Halt).unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&world.log[0]),
+        r#"{"action":"halt","actor":"token:test","reason":"because","ts":0,"v":1}"#
+    );
+    world.flag(json!({}));
+    for bytes in &world.log {
+        assert_eq!(Entry::from_bytes(bytes).unwrap().to_bytes(), *bytes);
+    }
+}
+
+/// Guarantees: a stopped experiment stays stopped until a person acknowledges it, and never runs again itself.
+#[test]
+fn a_stopped_experiment_stays_stopped() {
+    let mut world = World::default();
+    world.flag(json!({}));
+    let id = world.start(rollout(), 0).unwrap();
+    world.phase(id, Phase::Running { stage: 0 }).unwrap();
+    let harm = json!({"outcome": "harm", "guardrail": "failures", "log_e_milli": 7000, "log_threshold_milli": 4605,
+        "subjects_exposed": 10, "baseline_exposed": 10, "subjects_hurt": 9, "baseline_hurt": 0, "excess_hurt": 9,
+        "ms_to_stop": 900, "at": 1, "sentence": "stopped"});
+    let transition =
+        Transition { to: Phase::Stopped, reason: "harm".into(), verdict: serde_json::from_value(harm).unwrap() };
+    world.run(Command::Phase { id, transition }).unwrap();
+    assert_eq!(world.phase(id, Phase::Running { stage: 0 }).unwrap_err().code, "not-live");
+    assert_eq!(world.start(rollout(), 0).unwrap_err().code, "needs-ack");
+    world.run(Command::Ack(id)).unwrap();
+    assert_eq!(world.run(Command::Ack(id)).unwrap_err().code, "nothing-to-acknowledge");
+    world.start(rollout(), 0).unwrap();
+}
+
+/// Guarantees: the share harmed on purpose never exceeds the budget, and no subject is in two harmful experiments,
+/// however many are started at once.
+#[test]
+fn harmed_share_stays_within_the_budget() {
+    arbtest::arbtest(|u| {
+        let mut world = World::default();
+        for n in 0..12 {
+            let share = f64::from(u.int_in_range(1..=60_000_u32)?) / 1e6;
+            let _ = world.start(fault(&format!("f{n}"), share, u.int_in_range(1..=4)?), u.arbitrary()?);
+            if u.ratio(1, 4)? {
+                let first = world.state.live().next().map(|e| e.id);
+                if let Some(id) = first {
+                    world.phase(id, Phase::Stopped).unwrap();
+                }
+            }
+            let total: u32 = world.state.live().map(|e| e.budget_share().ppm()).sum();
+            assert!(total <= 50_000, "{total}");
+        }
+        let live: Vec<_> = world.state.live().cloned().collect();
+        for subject in 0..2_000 {
+            let key = format!("user-{subject}");
+            assert!(live.iter().filter(|e| e.slice().arm(&key).is_some()).count() <= 1);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let mut world = World::default();
+    assert_eq!(world.start(rollout(), 0).unwrap_err().code, "unknown-flag");
+    world.flag(json!({}));
+    let id = world.start(rollout(), 0).unwrap();
+    let busy = world.start(rollout(), 0).unwrap_err();
+    assert_eq!(busy.code, "target-busy");
+    assert!(busy.detail.contains(&id.to_string()), "{busy}");
+    let put =
+        Command::FlagPut { key: "player".into(), definition: json!({"state": "ENABLED", "variants": {"on": true}}) };
+    assert_eq!(world.run(put).unwrap_err().code, "under-experiment");
+    assert_eq!(world.start(fault("big", 0.06, 1), 0).unwrap_err().code, "over-budget");
+    let broken = Command::FlagPut { key: "x".into(), definition: json!({"state": "MAYBE"}) };
+    assert_eq!(
+        world.run(broken).unwrap_err().detail,
+        "/state: expected ENABLED or DISABLED; /variants: expected at least one variant"
+    );
+    world.run(Command::Halt).unwrap();
+    assert_eq!(world.start(fault("f", 0.01, 1), 0).unwrap_err().code, "halted");
+    world.run(Command::FlagKill("player".into())).unwrap();
+    assert!(!world.state.flags()["player"].flag.enabled());
+}
+
+#[test]
+fn overlays_follow_the_phase() {
+    let mut world = World::default();
+    world.flag(json!({"if": [{"==": [{"var": "plan"}, "x"]}, "off"]}));
+    let id = world.start(rollout(), 0).unwrap();
+    let treated = (0..10_000)
+        .map(|n| format!("user-{n}"))
+        .find(|s| world.state.experiments().next().unwrap().slice().arm(s) == Some(Arm::Treatment))
+        .unwrap();
+    let variant = |world: &World| {
+        let overlay = world.state.overlays().get("player").cloned();
+        let context = flags::Context::of(&treated);
+        let flag = world.state.flags()["player"].flag.clone();
+        flag.evaluate(&context, overlay.as_ref(), at(0)).unwrap().variant.unwrap().to_owned()
+    };
+    assert_eq!(variant(&world), "off");
+    world.phase(id, Phase::Running { stage: 0 }).unwrap();
+    assert_eq!(variant(&world), "on");
+    world.phase(id, Phase::Promoted).unwrap();
+    assert_eq!(variant(&world), "on");
+    let _ = Share::ALL;
+}
