@@ -47,7 +47,7 @@ pub struct State {
     tokens: BTreeMap<TokenHash, TokenRecord>,
     flags: BTreeMap<String, FlagRecord>,
     experiments: BTreeMap<Id, Experiment>,
-    starts: BTreeMap<Id, u64>,
+    verdicts: BTreeMap<Id, u64>,
     off: BTreeMap<Id, Timestamp>,
     halted: bool,
     epoch: u64,
@@ -354,7 +354,6 @@ impl State {
             }
             Action::ExperimentStart { spec, arm_salt, layer_salt, offset } => {
                 let id = Id::new(Kind::Experiment, index);
-                self.starts.insert(id, index);
                 let experiment = Experiment {
                     id,
                     spec: Arc::from(spec),
@@ -417,6 +416,7 @@ impl State {
         }
         experiment.ended_at = Some(at);
         experiment.verdict = verdict;
+        self.verdicts.insert(id, index);
         let Treatment::Flag(change) = experiment.spec.treatment.clone() else { return };
         if to != Phase::Promoted {
             return;
@@ -496,6 +496,11 @@ impl State {
         }
         let name = Name::parse(id_or_name).ok()?;
         self.experiments.values().rev().find(|e| e.spec.name == name)
+    }
+
+    /// The audit index of an ended experiment's verdict.
+    pub fn verdict_index(&self, id: Id) -> Option<u64> {
+        self.verdicts.get(&id).copied()
     }
 
     /// When every connected proxy confirmed that an experiment's treatment is off.

@@ -1,1 +1,23 @@
-//! server
+//! The shell of the control plane: stores, loops, REST, OTLP, OFREP, console. It carries out and decides nothing: what may
+//! be done is decided by `control`, what an experiment does next by `experiments::step`.
+//!
+//! - [`boot`]: opens a data directory and starts everything;
+//! - [`app`]: the one commit path: decide → durable in the audit log → apply → publish;
+//! - [`tap`]: rows to observations, tallies and their checkpoints;
+//! - [`watch`]: the loop that asks `step` four times a second, on a thread of its own, so that intake cannot starve it;
+//! - [`intake`]: rows to the event store with group commit;
+//! - [`api`], [`ingest`], [`proxies`], [`view`], [`problem`]: HTTP.
+
+mod api;
+mod app;
+mod boot;
+mod ingest;
+mod intake;
+mod problem;
+mod proxies;
+mod tap;
+mod view;
+mod watch;
+
+pub use boot::{BootError, Options, run};
+pub use tap::{Joiner, Tap};

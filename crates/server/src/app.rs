@@ -1,0 +1,255 @@
+//! What everything shares, and the one commit path.
+//!
+//! A commit is: decide on the present state → entry durable in the audit log → apply → publish to SDKs, proxies and the
+//! console. What makes things safer is published first and recorded at the same time: with a full disk it still works, and
+//! is recorded as soon as there is room (`spool`).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use audit::{AppendError, Log};
+use auth::{Role, TokenHash};
+use control::{Action, Command, Entry, State};
+use events::Store;
+use experiments::Treatment;
+use files::Files;
+use http::{HeaderMap, StatusCode, header};
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, mpsc, watch};
+use vocab::{Id, Timestamp};
+
+use crate::intake::Job;
+use crate::problem::Problem;
+use crate::tap::Tap;
+
+/// A proxy that was not heard from for this long holds no lease any more.
+pub(crate) const LEASE_SECS: f64 = 3.0;
+
+/// State and log, in step.
+#[derive(Debug)]
+pub(crate) struct Plane {
+    pub(crate) state: State,
+    pub(crate) log: Log,
+}
+
+/// A connected proxy.
+#[derive(Clone, Debug)]
+pub(crate) struct ProxySeen {
+    pub(crate) name: String,
+    pub(crate) at: Instant,
+    pub(crate) version: u64,
+}
+
+/// Something for the console's stream.
+#[derive(Clone, Debug)]
+pub(crate) struct News {
+    pub(crate) event: &'static str,
+    pub(crate) data: String,
+}
+
+/// What was switched off before it could be recorded.
+#[derive(Debug, Default)]
+pub(crate) struct Emergency {
+    experiments: BTreeSet<Id>,
+    flags: BTreeSet<String>,
+    all: bool,
+    spool: Vec<(Command, String, String)>,
+}
+
+/// Everything the shell shares.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) plane: Mutex<Plane>,
+    pub(crate) state: ArcSwap<State>,
+    pub(crate) flags: ArcSwap<openfeature::Snapshot>,
+    pub(crate) proxy_snapshot: watch::Sender<Arc<(u64, String)>>,
+    pub(crate) proxies: Mutex<HashMap<String, ProxySeen>>,
+    pub(crate) emergency: Mutex<Emergency>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) tap: Mutex<Tap>,
+    pub(crate) intake: mpsc::Sender<Job>,
+    pub(crate) news: broadcast::Sender<News>,
+    pub(crate) files: Arc<dyn Files>,
+    pub(crate) redactor: otlp::Redactor,
+    pub(crate) key_hex: String,
+    pub(crate) data_dir: String,
+    pub(crate) rows_in: AtomicU64,
+    pub(crate) rows_per_second: AtomicU64,
+    pub(crate) disk_full: std::sync::atomic::AtomicBool,
+    pub(crate) version: AtomicU64,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The shell's clock.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+impl App {
+    /// Who calls, if he may do what needs `role`.
+    pub(crate) fn authorize(&self, headers: &HeaderMap, role: Role) -> Result<String, Problem> {
+        let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| {
+            let (scheme, token) = v.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        let token = bearer.or_else(|| headers.get("x-api-key").and_then(|v| v.to_str().ok()));
+        let state = self.state.load();
+        let known = token.and_then(|token| state.token(&TokenHash::of(token)));
+        auth::authorize(known, role, now())?;
+        Ok(format!("token:{}", known.map_or("", |t| t.name.as_str())))
+    }
+
+    /// Decides, records, applies, publishes. Returns the audit index.
+    pub(crate) fn commit(&self, command: Command, actor: &str, reason: &str) -> Result<u64, Problem> {
+        let urgent = self.switch_off_first(&command);
+        let mut plane = lock(&self.plane);
+        let entry = plane.state.decide(command.clone(), actor, reason, now())?;
+        let bytes = entry.to_bytes();
+        let index = match plane.log.append(std::slice::from_ref(&bytes), urgent) {
+            Ok(index) => index,
+            Err(error) => {
+                drop(plane);
+                return Err(self.not_recorded(error, urgent, command, actor, reason));
+            }
+        };
+        self.disk_full.store(false, Ordering::Relaxed);
+        plane.state.apply(index, &bytes);
+        self.settled(&entry);
+        self.publish(&plane.state);
+        drop(plane);
+        let data = entry_json(index, &entry).to_string();
+        let _ = self.news.send(News { event: "audit", data });
+        Ok(index)
+    }
+
+    /// Getting safer needs no permission of the disk: off first.
+    fn switch_off_first(&self, command: &Command) -> bool {
+        let mut emergency = lock(&self.emergency);
+        match command {
+            Command::Halt => emergency.all = true,
+            Command::FlagKill(key) => {
+                emergency.flags.insert(key.clone());
+            }
+            Command::Phase { id, transition } if !transition.to.is_live() && transition.to != experiments::Phase::Promoted => {
+                emergency.experiments.insert(*id);
+            }
+            Command::TokenRevoke(_) => return true,
+            _ => return false,
+        }
+        drop(emergency);
+        self.publish(&self.state.load());
+        true
+    }
+
+    /// It is on record now; the state says it.
+    fn settled(&self, entry: &Entry) {
+        let mut emergency = lock(&self.emergency);
+        match &entry.action {
+            Action::Halt => emergency.all = false,
+            Action::FlagKill { key } => {
+                emergency.flags.remove(key);
+            }
+            Action::ExperimentPhase { id, .. } => {
+                emergency.experiments.remove(id);
+            }
+            _ => {}
+        }
+    }
+
+    fn not_recorded(&self, error: AppendError, urgent: bool, command: Command, actor: &str, reason: &str) -> Problem {
+        let full = matches!(error, AppendError::Full(_));
+        self.disk_full.store(full, Ordering::Relaxed);
+        tracing::error!(error = %error, "the audit log takes nothing");
+        if urgent {
+            let mut emergency = lock(&self.emergency);
+            if emergency.spool.len() < 10_000 {
+                emergency.spool.push((command, actor.to_owned(), reason.to_owned()));
+            }
+            return Problem::new(
+                StatusCode::ACCEPTED,
+                "done-not-recorded",
+                "it is off; the audit log cannot record it yet",
+                "make room on the disk: it is recorded by itself then",
+            );
+        }
+        let (status, code) = if full {
+            (StatusCode::INSUFFICIENT_STORAGE, "disk-full")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "audit-unavailable")
+        };
+        Problem::new(status, code, format!("nothing was changed: {error}"), "make room on the disk, then try again; stop, kill and halt work all the same")
+    }
+
+    /// Records what was spooled; called by the watch loop.
+    pub(crate) fn retry_spool(&self) {
+        let waiting = std::mem::take(&mut lock(&self.emergency).spool);
+        for (command, actor, reason) in waiting {
+            // What fails again is spooled again; what is refused by now (it ended another way) is done with.
+            let _ = self.commit(command, &actor, &reason);
+        }
+    }
+
+    /// Snapshots for SDKs and proxies from the state and what is switched off ahead of it.
+    pub(crate) fn publish(&self, state: &State) {
+        let version = self.version.fetch_add(1, Ordering::SeqCst) + 1;
+        let emergency = lock(&self.emergency);
+        let mut overlays = state.overlays();
+        overlays.retain(|_, overlay| !emergency.experiments.contains(&overlay.experiment) && !emergency.all);
+        let mut flags = state.flag_set();
+        if !emergency.flags.is_empty() {
+            let off = |flag: &Arc<flags::Flag>| {
+                let mut definition = flag.definition().clone();
+                definition["state"] = Value::from("DISABLED");
+                flags::Flag::compile(flag.key(), &definition, &Default::default(), &Default::default()).map_or(flag.clone(), Arc::new)
+            };
+            let all: Vec<Arc<flags::Flag>> = flags
+                .flags()
+                .into_values()
+                .map(|flag| if emergency.flags.contains(flag.key()) { off(flag) } else { flag.clone() })
+                .collect();
+            flags = flags::FlagSet::of(all, Default::default());
+        }
+        let experiments: Vec<Value> = state
+            .live()
+            .filter(|e| !emergency.all && !emergency.experiments.contains(&e.id))
+            .filter_map(|e| {
+                let Treatment::Fault(fault) = &e.spec.treatment else { return None };
+                let slice_part = vocab::Share::from_fraction(e.spec.rho()).unwrap_or(vocab::Share::NONE);
+                let population = e.spec.population(e.phase.stage().unwrap_or(0));
+                Some(json!({
+                    "id": e.id, "epoch": e.epoch, "layer_salt": e.layer_salt, "arm_salt": e.arm_salt, "offset": e.offset,
+                    "population": population.ppm(), "treatment_part": slice_part.ppm(), "route": fault.route,
+                    "on": e.treatment_is_on() && !state.halted(), "delay_ms": fault.delay, "abort": fault.abort,
+                }))
+            })
+            .collect();
+        drop(emergency);
+        let snapshot = json!({"version": version, "epoch": state.epoch(), "key": self.key_hex, "experiments": experiments});
+        self.flags.store(Arc::new(openfeature::Snapshot { flags, overlays, version }));
+        self.state.store(Arc::new(state.clone()));
+        self.proxy_snapshot.send_replace(Arc::new((version, snapshot.to_string())));
+    }
+
+    /// Proxies that hold a lease, by instance.
+    pub(crate) fn connected(&self) -> BTreeMap<String, ProxySeen> {
+        let mut proxies = lock(&self.proxies);
+        proxies.retain(|_, seen| seen.at.elapsed().as_secs() < 3_600);
+        proxies.iter().filter(|(_, p)| p.at.elapsed().as_secs_f64() < LEASE_SECS).map(|(k, p)| (k.clone(), p.clone())).collect()
+    }
+}
+
+/// An audit entry for the API.
+pub(crate) fn entry_json(index: u64, entry: &Entry) -> Value {
+    let body = serde_json::to_value(&entry.action).unwrap_or_default();
+    json!({
+        "index": index, "ts": entry.time(), "actor": entry.actor, "action": body["action"], "resource": entry.resource(),
+        "reason": entry.reason, "body": body.get("body").cloned().unwrap_or(Value::Null),
+    })
+}

@@ -1,0 +1,67 @@
+//! Rows on their way into the event store: one thread, group commit, then the tap.
+//!
+//! Whoever sends rows is answered when they are durable. Jobs that arrive while a commit is under way share the next one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use events::AppendError;
+use rows::Row;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::app::{App, lock, now};
+
+/// Requests that wait; further senders wait at the door.
+pub(crate) const QUEUE: usize = 1_024;
+const GROUP: usize = 256;
+
+/// Rows of one request.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) done: oneshot::Sender<Result<(), Refused>>,
+}
+
+/// Why rows were not taken; nothing of the request is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// No room on the disk.
+    Full,
+    /// The store is broken.
+    Broken,
+}
+
+/// Works until all senders are gone.
+pub(crate) fn work(app: &Arc<App>, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(first) = jobs.blocking_recv() {
+        let mut group = vec![first];
+        while group.len() < GROUP {
+            match jobs.try_recv() {
+                Ok(job) => group.push(job),
+                Err(_) => break,
+            }
+        }
+        let (batches, answers): (Vec<Vec<Row>>, Vec<_>) = group.into_iter().map(|job| (job.rows, job.done)).unzip();
+        let received = now();
+        // The tap stays locked from the commit on, so that tallies and checkpoints are in step with the log.
+        let mut tap = lock(&app.tap);
+        let outcome = match app.store.append(received, &batches) {
+            Ok(number) => {
+                for (number, rows) in (number..).zip(&batches) {
+                    tap.take(number, received, rows, &|_| 0);
+                    app.rows_in.fetch_add(rows.len() as u64, Ordering::Relaxed);
+                }
+                Ok(())
+            }
+            Err(AppendError::Full(_)) => Err(Refused::Full),
+            Err(AppendError::Wal(error)) => {
+                tracing::error!(error = %error, "events cannot be stored");
+                Err(Refused::Broken)
+            }
+        };
+        drop(tap);
+        for answer in answers {
+            let _ = answer.send(outcome);
+        }
+    }
+}
