@@ -19,5 +19,5 @@ mod tap;
 mod view;
 mod watch;
 
-pub use boot::{BootError, Options, run};
+pub use boot::{BootError, Options, Started, run};
 pub use tap::{Joiner, Tap};

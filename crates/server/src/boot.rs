@@ -1,0 +1,220 @@
+//! Opening a data directory and starting everything; going down in order.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use audit::Log;
+use auth::{Role, TokenHash};
+use control::{Command, State};
+use events::Store;
+use files::{Disk, Files, LockError};
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc, watch};
+use vocab::Id;
+
+use crate::api;
+use crate::app::{App, Emergency, Plane, now};
+use crate::intake;
+use crate::tap::Tap;
+use crate::watch as watcher;
+
+/// Requests under way get this long when the server goes down.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Further addresses with the same services (OTLP's standard ports).
+    pub also_listen: Vec<SocketAddr>,
+}
+
+/// Why a server cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The data directory.
+    #[error("data directory")]
+    Lock(#[from] LockError),
+    /// The audit log.
+    #[error("audit log")]
+    Audit(#[from] audit::OpenError),
+    /// The event store.
+    #[error("event store")]
+    Events(#[from] events::OpenError),
+    /// The address.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something of the machine.
+    #[error("{what}")]
+    Machine {
+        /// What.
+        what: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What a started server tells.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The first admin token, on the first start only.
+    pub admin_token: Option<String>,
+    /// What was damaged.
+    pub findings: Vec<String>,
+}
+
+fn secret(files: &dyn Files, path: &str) -> Result<[u8; 32], BootError> {
+    let machine = |what: &str| {
+        let what = what.to_owned();
+        move |source| BootError::Machine { what, source }
+    };
+    if let Ok(bytes) = files.read(path) {
+        if let Ok(key) = <[u8; 32]>::try_from(bytes) {
+            return Ok(key);
+        }
+    }
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|e| machine("no randomness")(std::io::Error::other(e.to_string())))?;
+    files.replace(path, &key).map_err(machine("cannot write the installation's key"))?;
+    Ok(key)
+}
+
+/// Only the owner reads what is in the data directory: it holds keys.
+fn owner_only(path: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+}
+
+fn open(options: &Options) -> Result<(Arc<App>, mpsc::Receiver<intake::Job>, Vec<String>), BootError> {
+    let disk = Disk::lock(&options.data)?;
+    owner_only(&options.data).map_err(|source| BootError::Machine { what: "cannot protect the data directory".into(), source })?;
+    let files: Arc<dyn Files> = Arc::new(disk);
+    let mut log_secret = [0; 32];
+    getrandom::fill(&mut log_secret)
+        .map_err(|e| BootError::Machine { what: "no randomness".into(), source: std::io::Error::other(e.to_string()) })?;
+    let mut state = State::default();
+    let log = Log::open(files.clone(), "seaworthy.local/audit", log_secret, |index, bytes| state.apply(index, bytes))?;
+    let key = secret(&*files, "key")?;
+    let mut tap = Tap::default();
+    let mut from: HashMap<Id, u64> = HashMap::new();
+    let ended_lately = |e: &experiments::Experiment| {
+        !e.phase.is_live() && files.read(&watcher::report_path(e.id)).is_err() && files.read(&watcher::tally_path(e.id)).is_ok()
+    };
+    for experiment in state.experiments().filter(|e| e.phase.is_live() || ended_lately(e)) {
+        let checkpoint = files.read(&watcher::tally_path(experiment.id)).ok();
+        from.insert(experiment.id, tap.watch(experiment, checkpoint.as_deref()));
+    }
+    let store = Store::open(files.clone(), |number, received, rows| {
+        tap.take(number, received, rows, &|id| from.get(&id).copied().unwrap_or(0));
+    })?;
+    tap.set_next(store.next_batch());
+    let mut findings = store.findings().to_vec();
+    findings.extend(state.skipped().iter().map(|index| format!("audit entry {index} cannot be read and was skipped")));
+    let (intake, jobs) = mpsc::channel(intake::QUEUE);
+    // Versions grow over restarts, so that no proxy takes a new snapshot for one it has.
+    let version = (now().nanos() / 1_000_000) as u64;
+    let app = App {
+        plane: Mutex::new(Plane { state: state.clone(), log }),
+        state: Default::default(),
+        flags: Default::default(),
+        proxy_snapshot: watch::channel(Arc::new((0, String::new()))).0,
+        proxies: Mutex::default(),
+        emergency: Mutex::new(Emergency::default()),
+        store: Arc::new(store),
+        tap: Mutex::new(tap),
+        intake,
+        news: broadcast::channel(1_024).0,
+        files,
+        redactor: otlp::Redactor::new(key),
+        key_hex: key.iter().map(|b| format!("{b:02x}")).collect(),
+        data_dir: options.data.display().to_string(),
+        rows_in: AtomicU64::new(0),
+        rows_per_second: AtomicU64::new(0),
+        disk_full: AtomicBool::new(false),
+        version: AtomicU64::new(version),
+    };
+    app.publish(&state);
+    Ok((Arc::new(app), jobs, findings))
+}
+
+fn first_token(app: &App) -> Result<Option<String>, BootError> {
+    if app.state.load().tokens().next().is_some() {
+        return Ok(None);
+    }
+    let machine = |detail: String| BootError::Machine { what: detail, source: std::io::ErrorKind::Other.into() };
+    let token = api::fresh_token().map_err(|p| machine(p.detail))?;
+    let command = Command::TokenCreate { name: "admin".into(), role: Role::Admin, hash: TokenHash::of(&token), expires: None };
+    app.commit(command, "system:boot", "first start").map_err(|p| machine(p.detail))?;
+    Ok(Some(token))
+}
+
+/// Runs until `stop` is ready. `started` is told the address and, on the first start, the admin token.
+pub async fn run(
+    options: Options,
+    started: impl FnOnce(Started),
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), BootError> {
+    let listen = |address: SocketAddr| async move {
+        TcpListener::bind(address).await.map_err(|source| BootError::Listen { address, source })
+    };
+    let listener = listen(options.listen).await?;
+    let mut others = Vec::new();
+    for address in &options.also_listen {
+        others.push(listen(*address).await?);
+    }
+    let (app, jobs, findings) = open(&options)?;
+    let admin_token = first_token(&app)?;
+    let address = listener.local_addr().map_err(|source| BootError::Listen { address: options.listen, source })?;
+    started(Started { address, admin_token, findings });
+
+    let stopping = Arc::new(AtomicBool::new(false));
+    let intake_thread = std::thread::spawn({
+        let app = app.clone();
+        move || intake::work(&app, jobs)
+    });
+    let watch_thread = std::thread::spawn({
+        let (app, stopping) = (app.clone(), stopping.clone());
+        move || watcher::work(&app, &stopping)
+    });
+    let router = api::router(app.clone());
+    for other in others {
+        let router = router.clone();
+        tokio::spawn(async move { axum::serve(other, router).await });
+    }
+    let (gone, going) = tokio::sync::oneshot::channel::<()>();
+    let mut serving = tokio::spawn(async move {
+        axum::serve(listener, router)
+            .with_graceful_shutdown(async move {
+                stop.await;
+                let _ = gone.send(());
+            })
+            .await
+    });
+    tokio::select! {
+        _ = &mut serving => {}
+        _ = async { let _ = going.await; tokio::time::sleep(DRAIN).await } => serving.abort(),
+    }
+    stopping.store(true, Ordering::Relaxed);
+    let _ = watch_thread.join();
+    if let Ok(mut plane) = app.plane.lock() {
+        let _ = plane.log.publish();
+    }
+    drop(intake_thread);
+    Ok(())
+}
