@@ -20,13 +20,16 @@ pub enum Role {
     Ingest,
     /// Evaluate flags.
     Evaluate,
+    /// Be a service: evaluate flags and send events.
+    Service,
     /// Be a proxy: receive the snapshot, renew leases, send events.
     Proxy,
 }
 
 impl Role {
     /// All roles.
-    pub const ALL: [Role; 6] = [Role::Admin, Role::Operate, Role::Read, Role::Ingest, Role::Evaluate, Role::Proxy];
+    pub const ALL: [Role; 7] =
+        [Role::Admin, Role::Operate, Role::Read, Role::Ingest, Role::Evaluate, Role::Service, Role::Proxy];
 
     /// As on the wire.
     pub fn as_str(self) -> &'static str {
@@ -36,6 +39,7 @@ impl Role {
             Role::Read => "read",
             Role::Ingest => "ingest",
             Role::Evaluate => "evaluate",
+            Role::Service => "service",
             Role::Proxy => "proxy",
         }
     }
@@ -50,6 +54,7 @@ impl Role {
         match self {
             Role::Admin => true,
             Role::Operate => matches!(needed, Role::Operate | Role::Read | Role::Evaluate),
+            Role::Service => matches!(needed, Role::Service | Role::Evaluate | Role::Ingest),
             Role::Proxy => matches!(needed, Role::Proxy | Role::Ingest),
             role => role == needed,
         }

@@ -349,17 +349,22 @@ impl Store {
     }
 
     /// One row for each subject of `subjects` (64 bits of the pseudonym, as `hash_of` gives them for the value of
-    /// `user.id`), with the first value of each attribute seen in time order within `[from, to)`.
+    /// `user.id`), with the first value of each attribute seen in time order within `[from, to)`. Events that satisfy one of
+    /// `skip` are left out: what is known only from an outcome says nothing about who the subject was.
     pub fn subject_rows(
         &self,
         subjects: &std::collections::HashSet<u64>,
         hash_of: &dyn Fn(&str) -> Option<u64>,
-        from: Timestamp,
-        to: Timestamp,
+        (from, to): (Timestamp, Timestamp),
+        skip: &[&Filter],
     ) -> std::collections::HashMap<u64, Row> {
         let mut merged: std::collections::HashMap<u64, Row> = Default::default();
         self.snapshot(|chunks| {
             for chunk in chunks {
+                let skipped = skip
+                    .iter()
+                    .map(|filter| chunk.select(filter, from, to))
+                    .fold(crate::bits::Bits::none(chunk.len()), crate::bits::Bits::or);
                 for column in chunk.named(names::SUBJECT).filter(|c| c.kind == Kind::Str) {
                     let wanted: Vec<Option<u64>> = (0..=column.dict.len() as u32)
                         .map(|code| match column.dict.get(code) {
@@ -370,7 +375,7 @@ impl Store {
                     let mut rows: Vec<(u32, u64)> = Vec::new();
                     column.for_each(|row, code| {
                         if let Some(hash) = wanted[code as usize] {
-                            if (from.nanos()..to.nanos()).contains(&chunk.time[row]) {
+                            if (from.nanos()..to.nanos()).contains(&chunk.time[row]) && !skipped.has(row) {
                                 rows.push((row as u32, hash));
                             }
                         }

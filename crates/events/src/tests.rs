@@ -235,11 +235,12 @@ fn subjects_merge_to_one_row_each() {
     let rows = vec![
         Row { time: at(5), ..Row::default() }.with("user.id", "7").with("a", 2_i64),
         Row { time: at(1), ..Row::default() }.with("user.id", "7").with("a", 1_i64).with("b", true),
+        Row { time: at(0), ..Row::default() }.with("user.id", "7").with("a", 9_i64).with("skip", true),
         Row { time: at(1), ..Row::default() }.with("user.id", "8"),
     ];
     store.append(at(0), &[rows]).unwrap();
     let hash = |text: &str| text.parse().ok();
-    let merged = store.subject_rows(&[7_u64].into(), &hash, at(0), at(10));
+    let merged = store.subject_rows(&[7_u64].into(), &hash, (at(0), at(10)), &[&Filter::parse("skip = true").unwrap()]);
     assert_eq!(merged.len(), 1);
     assert_eq!((merged[&7].get("a"), merged[&7].get("b")), (Some(&Value::Int(1)), Some(&Value::Bool(true))));
 }

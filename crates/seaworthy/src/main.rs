@@ -1,2 +1,89 @@
-//! The binary.
-fn main() {}
+//! `seaworthy`: every production change is an experiment that stops itself when it hurts. One file per subcommand.
+//!
+//! Exit codes: 0 fine, 1 the answer is no (stopped, not verified), 2 usage, 64 configuration, 69 unreachable.
+
+mod audit_cmd;
+mod client;
+mod compare;
+mod demo;
+mod experiment;
+mod flag;
+mod proxy_cmd;
+mod query;
+mod serve;
+mod shop;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Every production change is an experiment on a slice of users: watched against a baseline, stopped when it hurts.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the control plane and the web console.
+    Serve(serve::Args),
+    /// Run the data plane in front of or beside your services.
+    Proxy(proxy_cmd::Args),
+    /// Watch the main job on a small streaming shop: a fault that stops itself, a rollout that is promoted.
+    Demo(demo::Args),
+    /// Make, show and switch off flags.
+    Flag(flag::Args),
+    /// Plan, start, watch, stop and acknowledge experiments.
+    Experiment(experiment::Args),
+    /// Ask the events: filter, group by, count, percentiles, over time.
+    Query(query::Args),
+    /// What is different about the events that match.
+    Compare(compare::Args),
+    /// Read and verify the audit log.
+    Audit(audit_cmd::Args),
+    /// Make and revoke tokens.
+    Token(token::Args),
+    /// One service of the demo's shop.
+    #[command(hide = true)]
+    Shop(shop::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SEAWORTHY_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::from(69);
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Proxy(args) => proxy_cmd::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
+            Command::Flag(args) => flag::run(args).await,
+            Command::Experiment(args) => experiment::run(args).await,
+            Command::Query(args) => query::run(args).await,
+            Command::Compare(args) => compare::run(args).await,
+            Command::Audit(args) => audit_cmd::run(args).await,
+            Command::Token(args) => token::run(args).await,
+            Command::Shop(args) => shop::run(args).await,
+        }
+    });
+    // A reader thread on a terminal or a connection that hangs must not keep a finished command alive.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(client::exit_code(&error))
+        }
+    }
+}

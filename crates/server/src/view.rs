@@ -186,10 +186,12 @@ pub(crate) fn comparison(app: &App, e: &Experiment) -> Option<Value> {
     let from = e.era_began_at() - e.spec.window;
     let to = e.ended_at.unwrap_or_else(now) + Millis(e.spec.window.0 + e.spec.settle.0);
     let hash = |text: &str| Pseudonym::parse(text).ok().map(|p| p.hash64());
-    let mut rows = app.store.subject_rows(&wanted, &hash, from, to);
+    let kpi = &e.spec.kpi;
+    // Where attempts are events of their own, outcomes tell nothing about who the subject was.
+    let skip: Vec<&rows::Filter> = if kpi.attempt.is_some() { vec![&kpi.success, &kpi.failure] } else { vec![] };
+    let mut rows = app.store.subject_rows(&wanted, &hash, (from, to), &skip);
     let mut take = |ids: &[u64]| -> Vec<Row> { ids.iter().filter_map(|id| rows.remove(id)).collect() };
     let (hurt, unhurt) = (take(&hurt), take(&unhurt));
-    let kpi = &e.spec.kpi;
     let filters = [Some(&kpi.success), Some(&kpi.failure), kpi.attempt.as_ref()];
     let mut attributes: Vec<&str> = filters.into_iter().flatten().flat_map(|f| f.fields()).collect();
     // What a subject did is an outcome too: which of its events came first decides these.

@@ -1,0 +1,65 @@
+//! `seaworthy serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::client::{asked_to_go, token_path};
+
+/// How to run the control plane.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The data directory.
+    #[arg(long, default_value = "./seaworthy-data")]
+    data: PathBuf,
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:7777")]
+    listen: SocketAddr,
+    /// Also listen on OTLP's standard ports 4317 and 4318.
+    #[arg(long)]
+    standard_ports: bool,
+    /// Print one line of JSON when ready: address, and the admin token on the first start.
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(args: Args) -> Result<u8> {
+    let mut also_listen = Vec::new();
+    if args.standard_ports {
+        also_listen = [4317, 4318].map(|port| SocketAddr::new(args.listen.ip(), port)).to_vec();
+    }
+    let options = server::Options { data: args.data.clone(), listen: args.listen, also_listen };
+    let json = args.json;
+    let started = move |started: server::Started| {
+        if json {
+            println!("{}", json!({"address": started.address, "admin_token": started.admin_token, "findings": started.findings}));
+            return;
+        }
+        let base = format!("http://{}", started.address);
+        for finding in &started.findings {
+            eprintln!("damaged: {finding}");
+        }
+        println!("seaworthy serves at {base}, data in {}", args.data.display());
+        if let Some(token) = started.admin_token {
+            println!("\n  log in:  {base}/#token={token}\n\nThis link is shown once; it carries the admin token.");
+            if let Some(path) = store_token(&base, &token) {
+                println!("The command line uses the same token, from {}.", path.display());
+            }
+        }
+    };
+    server::run(options, started, asked_to_go()).await.context("serve")?;
+    Ok(0)
+}
+
+/// Keeps the token for the command line; fine if it cannot.
+pub fn store_token(server: &str, token: &str) -> Option<PathBuf> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = token_path(server)?;
+    std::fs::create_dir_all(path.parent()?).ok()?;
+    let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path).ok()?;
+    writeln!(file, "{token}").ok()?;
+    Some(path)
+}
