@@ -24,10 +24,11 @@ const BINS_FROM: usize = 32;
 /// An attribute of which almost every selected row has a value of its own is an identifier: it separates nothing.
 const IDENTIFIER_SHARE: f64 = 0.8;
 /// Prefixes of attributes that differ by construction.
-const APART_PREFIXES: [&str; 3] = ["experiment.", "fault.", "meta."];
+const APART_PREFIXES: [&str; 7] =
+    ["experiment.", "fault.", "meta.", "error", "exception.", "http.response.", "feature_flag.context."];
 /// Attributes that are outcomes.
 const APART_NAMES: [&str; 6] =
-    ["error", "error.type", "status_code", "http.response.status_code", names::SUBJECT, "exception.message"];
+    ["status_code", "http.status_code", "status_message", names::SUBJECT, "enduser.id", "session.id"];
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -272,7 +273,7 @@ fn rank(
         .filter_map(|(name, attribute)| {
             let why = apart.why(name)?;
             let best = best(name, attribute)?;
-            (best.difference.abs() > 0.01).then_some(ApartValue {
+            (best.difference.abs() > 0.01 || why.starts_with("defines")).then_some(ApartValue {
                 attribute: best.attribute,
                 value: best.value,
                 selected_share: best.selected_share,
@@ -349,22 +350,21 @@ impl Store {
     }
 
     /// One row for each subject of `subjects` (64 bits of the pseudonym, as `hash_of` gives them for the value of
-    /// `user.id`), with the first value of each attribute seen in time order within `[from, to)`. Events that satisfy one of
-    /// `skip` are left out: what is known only from an outcome says nothing about who the subject was.
+    /// `user.id`), with the first value of each attribute seen in time order within `[from, to)`. With `only`, from events
+    /// that satisfy it: what is known from before an outcome says who the subject was, the rest says what happened to it; of
+    /// the rest arm and fault are kept, to be listed apart.
     pub fn subject_rows(
         &self,
         subjects: &std::collections::HashSet<u64>,
         hash_of: &dyn Fn(&str) -> Option<u64>,
         (from, to): (Timestamp, Timestamp),
-        skip: &[&Filter],
+        only: Option<&Filter>,
     ) -> std::collections::HashMap<u64, Row> {
         let mut merged: std::collections::HashMap<u64, Row> = Default::default();
         self.snapshot(|chunks| {
             for chunk in chunks {
-                let skipped = skip
-                    .iter()
-                    .map(|filter| chunk.select(filter, from, to))
-                    .fold(crate::bits::Bits::none(chunk.len()), crate::bits::Bits::or);
+                let in_time = chunk.select(&Filter::all(), from, to);
+                let before = only.map(|filter| chunk.select(filter, from, to));
                 for column in chunk.named(names::SUBJECT).filter(|c| c.kind == Kind::Str) {
                     let wanted: Vec<Option<u64>> = (0..=column.dict.len() as u32)
                         .map(|code| match column.dict.get(code) {
@@ -375,7 +375,7 @@ impl Store {
                     let mut rows: Vec<(u32, u64)> = Vec::new();
                     column.for_each(|row, code| {
                         if let Some(hash) = wanted[code as usize] {
-                            if (from.nanos()..to.nanos()).contains(&chunk.time[row]) && !skipped.has(row) {
+                            if in_time.has(row) {
                                 rows.push((row as u32, hash));
                             }
                         }
@@ -383,6 +383,14 @@ impl Store {
                     let numbers: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
                     let mut whole: Vec<(u64, Row)> =
                         rows.iter().map(|(_, hash)| *hash).zip(chunk.rows(&numbers)).collect();
+                    if let Some(before) = &before {
+                        for (number, (_, row)) in numbers.iter().zip(&mut whole) {
+                            if !before.has(*number as usize) {
+                                row.attributes
+                                    .retain(|(name, _)| name.starts_with("experiment.") || name.starts_with("fault."));
+                            }
+                        }
+                    }
                     whole.sort_by_key(|(_, row)| row.time);
                     for (hash, row) in whole {
                         let into = merged.entry(hash).or_insert_with(|| Row { time: row.time, ..Row::default() });

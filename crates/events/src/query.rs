@@ -213,9 +213,12 @@ impl Accumulator {
     }
 }
 
+/// Dense codes of a column, and number and hash by code.
+type Coded = (Vec<u32>, Vec<Option<f64>>, Vec<u64>);
+
 /// A field of one chunk, ready for random access: number and hash by row.
 struct FieldView {
-    columns: Vec<(Vec<u32>, Vec<Option<f64>>, Vec<u64>)>,
+    columns: Vec<Coded>,
     durations: bool,
     ids: Option<String>,
 }

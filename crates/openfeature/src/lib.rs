@@ -57,8 +57,12 @@ impl Snapshot {
             detail: format!("there is no flag {key:?}"),
         })?;
         let evaluation = flag.evaluate(context, self.overlays.get(key), now)?;
-        let mut metadata: Map<String, Value> =
-            flag.metadata().iter().filter(|(_, v)| !v.is_object() && !v.is_array()).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let mut metadata: Map<String, Value> = flag
+            .metadata()
+            .iter()
+            .filter(|(_, v)| !v.is_object() && !v.is_array())
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
         if let Some(id) = context.targeting_key() {
             metadata.insert("contextId".into(), json!(id));
         }

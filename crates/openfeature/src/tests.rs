@@ -22,7 +22,10 @@ fn single_answers_are_those_of_ofrep() {
     );
     let disabled = ask("gone", "{}").body.unwrap();
     assert_eq!((disabled.get("value"), &disabled["reason"]), (None, &json!("DISABLED")));
-    assert_eq!((ask("nobody", "{}").status, ask("nobody", "{}").body.unwrap()["errorCode"].clone()), (404, json!("FLAG_NOT_FOUND")));
+    assert_eq!(
+        (ask("nobody", "{}").status, ask("nobody", "{}").body.unwrap()["errorCode"].clone()),
+        (404, json!("FLAG_NOT_FOUND"))
+    );
     assert_eq!(ask("banner", "{").status, 400);
     assert_eq!(ask("banner", r#"{"context":{"targetingKey":1}}"#).body.unwrap()["errorCode"], "INVALID_CONTEXT");
 }

@@ -91,9 +91,7 @@ fn text(value: &AnyValue, depth: u32) -> String {
         Some(Any::DoubleValue(n)) => n.to_string(),
         Some(Any::BytesValue(b)) => format!("({} bytes)", b.len()),
         Some(_) if depth == 0 => "…".to_owned(),
-        Some(Any::ArrayValue(list)) => {
-            list.values.iter().map(|v| text(v, depth - 1)).collect::<Vec<_>>().join(",")
-        }
+        Some(Any::ArrayValue(list)) => list.values.iter().map(|v| text(v, depth - 1)).collect::<Vec<_>>().join(","),
         Some(Any::KvlistValue(list)) => list
             .values
             .iter()
@@ -203,7 +201,8 @@ pub fn logs_rows(request: ExportLogsServiceRequest) -> Decoded {
                     decoded.reject("log record: trace_id or span_id has the wrong length".into());
                     continue;
                 };
-                let stamp = if record.time_unix_nano != 0 { record.time_unix_nano } else { record.observed_time_unix_nano };
+                let stamp =
+                    if record.time_unix_nano != 0 { record.time_unix_nano } else { record.observed_time_unix_nano };
                 if stamp == 0 {
                     decoded.reject("log record: neither time_unix_nano nor observed_time_unix_nano".into());
                     continue;

@@ -10,8 +10,14 @@ const SECRET_PARTS: [&str; 8] =
     ["authorization", "cookie", "password", "passwd", "secret", "api_key", "apikey", "access_token"];
 /// Parameters of URLs whose values are secrets (OpenTelemetry semantic conventions, and what people add).
 const SECRET_PARAMETERS: [&str; 8] = [
-    "x-amz-signature", "x-amz-credential", "x-amz-security-token", "awsaccesskeyid", "signature", "sig",
-    "x-goog-signature", "token",
+    "x-amz-signature",
+    "x-amz-credential",
+    "x-amz-security-token",
+    "awsaccesskeyid",
+    "signature",
+    "sig",
+    "x-goog-signature",
+    "token",
 ];
 
 /// The pseudonym of a subject's key under the installation's key: HMAC-SHA-256, first 16 bytes.

@@ -20,7 +20,10 @@ fn a_span_becomes_a_row_and_a_broken_one_is_named() {
     assert_eq!(row.duration_nanos, Some(250_000_000));
     assert_eq!(row.get("http.status_code"), Some(&Value::Int(500)));
     assert_eq!(row.get("error"), Some(&Value::Bool(true)));
-    assert_eq!((row.text("service.name"), row.text("kind"), row.text("list")), (Some("web"), Some("server"), Some("a,1")));
+    assert_eq!(
+        (row.text("service.name"), row.text("kind"), row.text("list")),
+        (Some("web"), Some("server"), Some("a,1"))
+    );
     assert!(traces(b"{", Encoding::Json).unwrap_err().to_string().contains("line 1"));
     assert!(traces(&[0xff; 9], Encoding::Protobuf).is_err());
 }

@@ -102,7 +102,8 @@ pub enum ConfigError {
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Config::parse(&text, path)
     }
 
@@ -110,7 +111,8 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         let config: Config = serde_saphyr::from_str(text)
             .map_err(|error| ConfigError::Form { path: path.to_owned(), detail: error.to_string() })?;
-        let wrong = |key: String, detail: &str| ConfigError::Value { path: path.to_owned(), key, detail: detail.to_owned() };
+        let wrong =
+            |key: String, detail: &str| ConfigError::Value { path: path.to_owned(), key, detail: detail.to_owned() };
         if config.routes.is_empty() {
             return Err(wrong("routes".into(), "expected at least one route"));
         }
@@ -131,7 +133,10 @@ impl Config {
             }
         }
         if config.edge && config.subject.header.is_none() && config.subject.cookie.is_none() {
-            return Err(wrong("subject".into(), "an edge proxy needs subject.header or subject.cookie: no subject, no arm"));
+            return Err(wrong(
+                "subject".into(),
+                "an edge proxy needs subject.header or subject.cookie: no subject, no arm",
+            ));
         }
         Ok(config)
     }

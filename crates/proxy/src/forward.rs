@@ -67,15 +67,54 @@ impl Trace {
             let trace = u128::from_str_radix(trace, 16).ok().filter(|t| *t != 0)?;
             Some((trace, u64::from_str_radix(parent, 16).ok()?, u8::from_str_radix(flags, 16).ok()?))
         });
-        let (trace, parent, flags) = parsed.unwrap_or_else(|| {
-            (u128::from(random64()) << 64 | u128::from(random64()), 0, 1)
-        });
+        let (trace, parent, flags) =
+            parsed.unwrap_or_else(|| (u128::from(random64()) << 64 | u128::from(random64()), 0, 1));
         Trace { trace, span: random64(), parent, flags }
     }
 
     fn header(&self) -> HeaderValue {
         let text = format!("00-{:032x}-{:016x}-{:02x}", self.trace, self.span, self.flags);
         HeaderValue::from_str(&text).expect("hex digits and dashes")
+    }
+}
+
+/// A request's event until it is recorded. A client that goes away drops the request's future wherever it stands; the event
+/// is recorded all the same, or the subjects whom a delay drives away would be missing from the treatment.
+struct Pending {
+    row: Row,
+    recorder: Recorder,
+    began: Instant,
+    open: bool,
+}
+
+impl Pending {
+    fn set(&mut self, name: &str, value: impl Into<rows::Value>) {
+        self.row.set(name, value);
+    }
+
+    fn finish(mut self) {
+        self.record();
+    }
+
+    fn record(&mut self) {
+        if !std::mem::replace(&mut self.open, false) {
+            return;
+        }
+        let mut row = std::mem::take(&mut self.row);
+        row.duration_nanos = Some(i64::try_from(self.began.elapsed().as_nanos()).unwrap_or(i64::MAX));
+        self.recorder.record(row);
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if self.open {
+            self.set("http.response.status_code", 499_i64);
+            self.set("error", false);
+            self.set("error.whose", "downstream");
+            self.set("error.detail", "the client went away");
+            self.record();
+        }
     }
 }
 
@@ -129,14 +168,15 @@ impl Forwarder {
         }
         let began = Instant::now();
         let trace = Trace::of(request.headers());
-        let mut row = Row { time: now(), trace: trace.trace, span: trace.span, parent: trace.parent, ..Row::default() }
+        let row = Row { time: now(), trace: trace.trace, span: trace.span, parent: trace.parent, ..Row::default() }
             .with(names::NAME, "request")
             .with(names::SIGNAL, "request")
             .with("proxy.name", self.config.name.as_str())
             .with("http.request.method", request.method().as_str())
             .with("url.path", request.uri().path());
+        let mut row = Pending { row, recorder: self.recorder.clone(), began, open: true };
         let Some(route) = self.route(&request) else {
-            return self.answer(row, began, StatusCode::NOT_FOUND, "no route", "downstream", false);
+            return self.answer(row, StatusCode::NOT_FOUND, "no route", "downstream", false);
         };
         row.set("route", route.name.as_str());
         let ready = self.plane.ready().clone();
@@ -159,11 +199,11 @@ impl Forwarder {
         if let Some(fault) = acting {
             row.set(names::FAULT, if fault.delay_ms.is_some() { "delay" } else { "abort" });
             if let Some(status) = fault.abort.and_then(|s| StatusCode::from_u16(s).ok()) {
-                return self.answer(row, began, status, "fault injected by an experiment", "us", false);
+                return self.answer(row, status, "fault injected by an experiment", "us", false);
             }
             row.set("fault.delay_ms", self.delay(&fault).await);
         }
-        self.send(route, request, row, began).await
+        self.send(route, request, row).await
     }
 
     /// Waits, but no longer than the fault may act.
@@ -177,7 +217,13 @@ impl Forwarder {
     }
 
     /// Trace context and baggage for the way on.
-    fn dress(&self, request: &mut Request<Incoming>, ready: &Ready, parts: Option<&(Pseudonym, Vec<Part>)>, trace: &Trace) {
+    fn dress(
+        &self,
+        request: &mut Request<Incoming>,
+        ready: &Ready,
+        parts: Option<&(Pseudonym, Vec<Part>)>,
+        trace: &Trace,
+    ) {
         let headers = request.headers_mut();
         headers.insert(TRACEPARENT, trace.header());
         if !self.config.edge {
@@ -198,10 +244,10 @@ impl Forwarder {
         }
     }
 
-    async fn send(&self, route: &Route, mut request: Request<Incoming>, mut row: Row, began: Instant) -> Response<Body> {
+    async fn send(&self, route: &Route, mut request: Request<Incoming>, mut row: Pending) -> Response<Body> {
         let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
         let Ok(uri) = format!("{}{path}", route.upstream.trim_end_matches('/')).parse::<Uri>() else {
-            return self.answer(row, began, StatusCode::BAD_REQUEST, "the path cannot be forwarded", "downstream", false);
+            return self.answer(row, StatusCode::BAD_REQUEST, "the path cannot be forwarded", "downstream", false);
         };
         *request.uri_mut() = uri;
         *request.version_mut() = http::Version::HTTP_11;
@@ -221,31 +267,28 @@ impl Forwarder {
                 if status.is_server_error() {
                     row.set("error.whose", "upstream");
                 }
-                self.finish(row, began);
+                row.finish();
                 response.map(Either::Left)
             }
             Ok(Err(error)) => {
-                let detail = if error.is_connect() { "the upstream cannot be reached" } else { "the upstream broke off" };
-                self.answer(row, began, StatusCode::BAD_GATEWAY, detail, "upstream", retry_is_safe || error.is_connect())
+                let detail =
+                    if error.is_connect() { "the upstream cannot be reached" } else { "the upstream broke off" };
+                self.answer(row, StatusCode::BAD_GATEWAY, detail, "upstream", retry_is_safe || error.is_connect())
             }
             Err(_) => {
-                self.answer(row, began, StatusCode::GATEWAY_TIMEOUT, "the upstream took too long", "upstream", retry_is_safe)
+                self.answer(row, StatusCode::GATEWAY_TIMEOUT, "the upstream took too long", "upstream", retry_is_safe)
             }
         }
     }
 
-    fn finish(&self, mut row: Row, began: Instant) {
-        row.duration_nanos = Some(i64::try_from(began.elapsed().as_nanos()).unwrap_or(i64::MAX));
-        self.recorder.record(row);
-    }
-
-    fn answer(&self, mut row: Row, began: Instant, status: StatusCode, detail: &str, whose: &str, retry: bool) -> Response<Body> {
+    fn answer(&self, mut row: Pending, status: StatusCode, detail: &str, whose: &str, retry: bool) -> Response<Body> {
         row.set("http.response.status_code", i64::from(status.as_u16()));
         row.set("error", status.is_server_error());
         row.set("error.whose", whose);
         row.set("error.detail", detail);
-        self.finish(row, began);
-        let body = serde_json::json!({"title": detail, "status": status.as_u16(), "whose": whose, "retry_is_safe": retry});
+        row.finish();
+        let body =
+            serde_json::json!({"title": detail, "status": status.as_u16(), "whose": whose, "retry_is_safe": retry});
         json_response(status, &body)
     }
 

@@ -55,7 +55,8 @@ impl Link {
         let whole = async {
             let response = self.client.request(request).await.map_err(|e| e.to_string())?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|e| e.to_string())?;
+            let body =
+                Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|e| e.to_string())?;
             if status == StatusCode::OK || status == StatusCode::NO_CONTENT {
                 Ok(body.to_bytes())
             } else {

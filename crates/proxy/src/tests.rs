@@ -38,7 +38,8 @@ fn foreign_members_are_stripped_and_forged_ones_ignored() {
     assert_eq!(baggage::read(&swapped, &key()), Some((subject, vec![])));
     assert_eq!(baggage::strip(&format!("a=b, {header} ,SW-X=1,c=d;p=1")), Some("a=b,c=d;p=1".into()));
     assert_eq!(baggage::strip(&header), None);
-    for hostile in ["", "sw-s=", "sw-s=x,sw-x=..", &"sw-x=1,".repeat(5_000), "sw-s=AAAAAAAAAAAAAAAAAAAAAA,sw-x=a.b.c/é"] {
+    for hostile in ["", "sw-s=", "sw-s=x,sw-x=..", &"sw-x=1,".repeat(5_000), "sw-s=AAAAAAAAAAAAAAAAAAAAAA,sw-x=a.b.c/é"]
+    {
         if let Some((_, parts)) = baggage::read(hostile, &key()) {
             assert!(parts.is_empty(), "{hostile}");
         }

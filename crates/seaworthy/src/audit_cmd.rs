@@ -74,7 +74,10 @@ pub async fn run(args: Args) -> Result<u8> {
             let (report, code) = match &outcome {
                 Ok(report) => {
                     let root: String = report.root.iter().map(|b| format!("{b:02x}")).collect();
-                    (json!({"verified": true, "size": report.size, "origin": report.origin, "root": root, "tiles": report.tiles}), 0)
+                    (
+                        json!({"verified": true, "size": report.size, "origin": report.origin, "root": root, "tiles": report.tiles}),
+                        0,
+                    )
                 }
                 Err(error) => {
                     let detail = format!("{:#}", anyhow::anyhow!("{error}"));
@@ -85,7 +88,12 @@ pub async fn run(args: Args) -> Result<u8> {
                 println!("{report}");
             } else {
                 match outcome {
-                    Ok(found) => println!("verified: {} entries, {} tiles, root {}", found.size, found.tiles, cell(&report["root"])),
+                    Ok(found) => println!(
+                        "verified: {} entries, {} tiles, root {}",
+                        found.size,
+                        found.tiles,
+                        cell(&report["root"])
+                    ),
                     Err(error) => println!("NOT verified: {error}"),
                 }
             }

@@ -90,13 +90,21 @@ impl Client {
     /// With the token of the environment or of the file for this server.
     pub fn of(server: &Server) -> Result<Client> {
         if !server.server.starts_with("http://") {
-            return Err(anyhow!("{} is not http://host:port: TLS comes later; tunnel to the server's loopback until then", server.server));
+            return Err(anyhow!(
+                "{} is not http://host:port: TLS comes later; tunnel to the server's loopback until then",
+                server.server
+            ));
         }
         let token = match std::env::var("SEAWORTHY_TOKEN") {
             Ok(token) => token,
-            Err(_) => token_path(&server.server).and_then(|path| std::fs::read_to_string(path).ok()).ok_or_else(|| {
-                anyhow!("no token: set SEAWORTHY_TOKEN, or `seaworthy token login` to store one for {}", server.server)
-            })?,
+            Err(_) => {
+                token_path(&server.server).and_then(|path| std::fs::read_to_string(path).ok()).ok_or_else(|| {
+                    anyhow!(
+                        "no token: set SEAWORTHY_TOKEN, or `seaworthy token login` to store one for {}",
+                        server.server
+                    )
+                })?
+            }
         };
         Ok(Client::new(&server.server, token.trim()))
     }
@@ -155,7 +163,8 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         padded.join("  ").trim_end().to_owned()
     };
     let head = line(header.to_vec());
-    let mut text = if std::io::stdout().is_terminal() { format!("\x1b[1m{head}\x1b[0m\n") } else { format!("{head}\n") };
+    let mut text =
+        if std::io::stdout().is_terminal() { format!("\x1b[1m{head}\x1b[0m\n") } else { format!("{head}\n") };
     for row in rows {
         text.push_str(&line(row.iter().map(String::as_str).collect()));
         text.push('\n');

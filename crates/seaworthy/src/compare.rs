@@ -32,7 +32,8 @@ pub async fn run(args: Args) -> Result<u8> {
     let answer = match &args.experiment {
         Some(id) => client.get(&format!("/api/v1/experiments/{id}/comparison")).await?,
         None => {
-            let body = json!({"where": args.filter, "baseline_where": args.baseline_where, "from": args.from, "to": args.to});
+            let body =
+                json!({"where": args.filter, "baseline_where": args.baseline_where, "from": args.from, "to": args.to});
             client.post("/api/v1/compare", &body).await?
         }
     };
@@ -62,14 +63,24 @@ pub fn text(comparison: &Value) -> String {
         .take(8)
         .map(|r| {
             let score = format!("{:.2}", r["score"].as_f64().unwrap_or(0.0));
-            vec![cell(&r["attribute"]), cell(&r["value"]), percent(&r["selected_share"]), percent(&r["baseline_share"]), score]
+            vec![
+                cell(&r["attribute"]),
+                cell(&r["value"]),
+                percent(&r["selected_share"]),
+                percent(&r["baseline_share"]),
+                score,
+            ]
         })
         .collect();
     if !rows.is_empty() {
         text.push_str(&table(&["attribute", "value", "selected", "baseline", "score"], &rows));
     }
-    let apart: Vec<String> =
-        comparison["apart"].as_array().into_iter().flatten().map(|a| format!("{} ({})", cell(&a["attribute"]), cell(&a["why"]))).collect();
+    let apart: Vec<String> = comparison["apart"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|a| format!("{} ({})", cell(&a["attribute"]), cell(&a["why"])))
+        .collect();
     if !apart.is_empty() {
         text.push_str(&format!("apart, never ranked: {}\n", apart.join(", ")));
     }

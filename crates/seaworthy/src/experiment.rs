@@ -113,10 +113,22 @@ pub async fn run(args: Args) -> Result<u8> {
                 .flatten()
                 .map(|r| {
                     let seconds = r["seconds"].as_f64().map_or("not seen".to_owned(), |s| format!("{s:.0} s"));
-                    vec![cell(&r["rate_ratio"]), cell(&r["events"]), seconds, cell(&r["subjects_exposed"]), cell(&r["subjects_hurt"])]
+                    vec![
+                        cell(&r["rate_ratio"]),
+                        cell(&r["events"]),
+                        seconds,
+                        cell(&r["subjects_exposed"]),
+                        cell(&r["subjects_hurt"]),
+                    ]
                 })
                 .collect();
-            print!("{}", table(&["times as many failures", "bad users until stop", "time", "users exposed", "users hurt"], &rows));
+            print!(
+                "{}",
+                table(
+                    &["times as many failures", "bad users until stop", "time", "users exposed", "users hurt"],
+                    &rows
+                )
+            );
             Ok(0)
         }
         Command::Start { file, wait } => {
@@ -211,7 +223,8 @@ pub fn progress(e: &Value) -> String {
 
 /// An experiment for people.
 pub fn text(e: &Value) -> String {
-    let mut text = format!("{} {} is {}: {}\n", cell(&e["id"]), cell(&e["name"]), cell(&e["state"]), cell(&e["state_reason"]));
+    let mut text =
+        format!("{} {} is {}: {}\n", cell(&e["id"]), cell(&e["name"]), cell(&e["state"]), cell(&e["state_reason"]));
     let rows: Vec<Vec<String>> = ["treatment", "baseline"]
         .iter()
         .map(|name| {

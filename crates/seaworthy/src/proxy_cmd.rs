@@ -28,7 +28,9 @@ pub async fn run(args: Args) -> Result<u8> {
         return Ok(0);
     }
     let token = match &config.token_file {
-        Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("cannot read token_file {}", path.display()))?),
+        Some(path) => {
+            Some(std::fs::read_to_string(path).with_context(|| format!("cannot read token_file {}", path.display()))?)
+        }
         None => std::env::var("SEAWORTHY_TOKEN").ok(),
     };
     let name = config.name.clone();

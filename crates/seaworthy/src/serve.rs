@@ -34,7 +34,10 @@ pub async fn run(args: Args) -> Result<u8> {
     let json = args.json;
     let started = move |started: server::Started| {
         if json {
-            println!("{}", json!({"address": started.address, "admin_token": started.admin_token, "findings": started.findings}));
+            println!(
+                "{}",
+                json!({"address": started.address, "admin_token": started.admin_token, "findings": started.findings})
+            );
             return;
         }
         let base = format!("http://{}", started.address);

@@ -42,7 +42,8 @@ enum Command {
 
 pub async fn run(args: Args) -> Result<u8> {
     if let Command::Login = args.command {
-        let token = std::env::var("SEAWORTHY_TOKEN").map_err(|_| anyhow!("put the token into SEAWORTHY_TOKEN for this call"))?;
+        let token = std::env::var("SEAWORTHY_TOKEN")
+            .map_err(|_| anyhow!("put the token into SEAWORTHY_TOKEN for this call"))?;
         Client::new(&args.server.server, &token).get("/api/v1/status").await?;
         let path = store_token(&args.server.server, &token).ok_or_else(|| anyhow!("cannot write the token file"))?;
         println!("stored in {}", path.display());
@@ -60,7 +61,8 @@ pub async fn run(args: Args) -> Result<u8> {
     if args.server.json {
         println!("{answer}");
     } else if let Some(list) = answer["tokens"].as_array() {
-        let rows: Vec<Vec<String>> = list.iter().map(|t| ["id", "name", "role", "expires"].map(|k| cell(&t[k])).to_vec()).collect();
+        let rows: Vec<Vec<String>> =
+            list.iter().map(|t| ["id", "name", "role", "expires"].map(|k| cell(&t[k])).to_vec()).collect();
         print!("{}", table(&["id", "name", "role", "expires"], &rows));
     } else if let Some(secret) = answer["secret"].as_str() {
         println!("{secret}");

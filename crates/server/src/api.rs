@@ -108,7 +108,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> +
 
 fn find(app: &App, id: &str) -> Result<Experiment, Problem> {
     let state = app.state.load();
-    state.experiment(id).cloned().ok_or_else(|| Problem::not_found("unknown-experiment", format!("there is no experiment {id:?}")))
+    state
+        .experiment(id)
+        .cloned()
+        .ok_or_else(|| Problem::not_found("unknown-experiment", format!("there is no experiment {id:?}")))
 }
 
 async fn status(State(app): Shared, headers: HeaderMap) -> Answer {
@@ -135,7 +138,8 @@ async fn start(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
     let actor = app.authorize(&headers, Role::Operate)?;
     let spec: Spec = parse(&body)?;
     let mut random = [0_u8; 20];
-    getrandom::fill(&mut random).map_err(|e| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-randomness", e.to_string(), "try again"))?;
+    getrandom::fill(&mut random)
+        .map_err(|e| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-randomness", e.to_string(), "try again"))?;
     let arm_salt = random[..16].iter().map(|b| format!("{b:02x}")).collect();
     let offset = u32::from_le_bytes([random[16], random[17], random[18], random[19]]) % vocab::Share::WHOLE;
     blocking(move || {
@@ -156,7 +160,12 @@ async fn plan(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
     let spec: Spec = parse(&body)?;
     let findings: Vec<String> = spec.findings().iter().map(ToString::to_string).collect();
     if !findings.is_empty() {
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-spec", findings.join("; "), "mend the spec"));
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid-spec",
+            findings.join("; "),
+            "mend the spec",
+        ));
     }
     blocking(move || {
         // Present traffic: distinct subjects with an outcome in the last five minutes, and how many of them failed.
@@ -267,7 +276,12 @@ struct Page {
 }
 
 fn broken(error: impl std::fmt::Display) -> Problem {
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "audit-unreadable", error.to_string(), "run `seaworthy audit verify`")
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "audit-unreadable",
+        error.to_string(),
+        "run `seaworthy audit verify`",
+    )
 }
 
 async fn audit_entries(State(app): Shared, headers: HeaderMap, Query(page): Query<Page>) -> Answer {
@@ -295,14 +309,19 @@ async fn audit_proof(State(app): Shared, headers: HeaderMap, Path(index): Path<u
     let text = |log: &Log| log.proof(index);
     match text(&lock(&app.plane).log) {
         Some(proof) => Ok(proof.into_response()),
-        None => Err(Problem::not_found("no-proof", format!("no checkpoint covers entry {index} (yet): it takes about a second"))),
+        None => Err(Problem::not_found(
+            "no-proof",
+            format!("no checkpoint covers entry {index} (yet): it takes about a second"),
+        )),
     }
 }
 
 /// Checkpoint and tiles for anybody's verifier.
 async fn audit_file(State(app): Shared, headers: HeaderMap, Path(path): Path<String>) -> Answer {
     app.authorize(&headers, Role::Read)?;
-    let plain = path.split('/').all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.') && p != "..");
+    let plain = path
+        .split('/')
+        .all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.') && p != "..");
     let public = path == "checkpoint" || path == "vkey" || path.starts_with("tile/");
     match app.files.read(&format!("audit/{path}")) {
         Ok(bytes) if plain && public => Ok(bytes.into_response()),
@@ -385,7 +404,9 @@ struct Asked {
 fn dataset(name: Option<&str>) -> Result<(), Problem> {
     match name {
         None | Some("events") => Ok(()),
-        Some(other) => Err(Problem::not_found("unknown-dataset", format!("there is no dataset {other:?}; there is `events`"))),
+        Some(other) => {
+            Err(Problem::not_found("unknown-dataset", format!("there is no dataset {other:?}; there is `events`")))
+        }
     }
 }
 
@@ -396,7 +417,10 @@ async fn query(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
     let calculate: Result<Vec<Calculation>, Problem> = asked
         .calculate
         .iter()
-        .map(|c| Calculation::parse(c).map_err(|e| Problem::bad_request("invalid-calculation", e.to_string(), "see docs/reference/api.md")))
+        .map(|c| {
+            Calculation::parse(c)
+                .map_err(|e| Problem::bad_request("invalid-calculation", e.to_string(), "see docs/reference/api.md"))
+        })
         .collect();
     let query = events::Query {
         filter: filter(&asked.filter)?,
@@ -512,17 +536,22 @@ async fn create_token(State(app): Shared, headers: HeaderMap, body: Bytes) -> An
     let command = Command::TokenCreate { name: wanted.name, role: wanted.role, hash: TokenHash::of(&secret), expires };
     let index = blocking(move || app.commit(command, &actor, "")).await?;
     let id = Id::new(vocab::Kind::Token, index);
-    Ok((StatusCode::CREATED, Json(json!({"id": id, "secret": secret, "role": wanted.role, "audit_index": index}))).into_response())
+    Ok((StatusCode::CREATED, Json(json!({"id": id, "secret": secret, "role": wanted.role, "audit_index": index})))
+        .into_response())
 }
 
 async fn revoke_token(State(app): Shared, headers: HeaderMap, Path(id): Path<String>) -> Answer {
     let actor = app.authorize(&headers, Role::Admin)?;
-    let id = Id::parse(&id).map_err(|e| Problem::bad_request("invalid-id", e.to_string(), "see `seaworthy token list`"))?;
+    let id =
+        Id::parse(&id).map_err(|e| Problem::bad_request("invalid-id", e.to_string(), "see `seaworthy token list`"))?;
     let index = blocking(move || app.commit(Command::TokenRevoke(id), &actor, "")).await?;
     Ok(Json(json!({"audit_index": index})).into_response())
 }
 
-async fn stream(State(app): Shared, headers: HeaderMap) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+async fn stream(
+    State(app): Shared,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     app.authorize(&headers, Role::Read)?;
     let first = Event::default().event("status").data(view::status(&app).to_string());
     // A client that is too slow loses events in between; what it gets next is whole and newer.
@@ -556,7 +585,10 @@ async fn ofrep_bulk(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answ
 }
 
 async fn console_or_nothing(uri: http::Uri, headers: HeaderMap) -> Response {
-    let grpc = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|v| v.starts_with("application/grpc"));
+    let grpc = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|v| v.starts_with("application/grpc"));
     if grpc {
         return tonic::Status::unimplemented("no such method").into_http::<Body>();
     }

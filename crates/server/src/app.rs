@@ -137,7 +137,9 @@ impl App {
             Command::FlagKill(key) => {
                 emergency.flags.insert(key.clone());
             }
-            Command::Phase { id, transition } if !transition.to.is_live() && transition.to != experiments::Phase::Promoted => {
+            Command::Phase { id, transition }
+                if !transition.to.is_live() && transition.to != experiments::Phase::Promoted =>
+            {
                 emergency.experiments.insert(*id);
             }
             Command::TokenRevoke(_) => return true,
@@ -184,7 +186,12 @@ impl App {
         } else {
             (StatusCode::SERVICE_UNAVAILABLE, "audit-unavailable")
         };
-        Problem::new(status, code, format!("nothing was changed: {error}"), "make room on the disk, then try again; stop, kill and halt work all the same")
+        Problem::new(
+            status,
+            code,
+            format!("nothing was changed: {error}"),
+            "make room on the disk, then try again; stop, kill and halt work all the same",
+        )
     }
 
     /// Records what was spooled; called by the watch loop.
@@ -207,7 +214,8 @@ impl App {
             let off = |flag: &Arc<flags::Flag>| {
                 let mut definition = flag.definition().clone();
                 definition["state"] = Value::from("DISABLED");
-                flags::Flag::compile(flag.key(), &definition, &Default::default(), &Default::default()).map_or(flag.clone(), Arc::new)
+                flags::Flag::compile(flag.key(), &definition, &Default::default(), &Default::default())
+                    .map_or(flag.clone(), Arc::new)
             };
             let all: Vec<Arc<flags::Flag>> = flags
                 .flags()
@@ -231,7 +239,8 @@ impl App {
             })
             .collect();
         drop(emergency);
-        let snapshot = json!({"version": version, "epoch": state.epoch(), "key": self.key_hex, "experiments": experiments});
+        let snapshot =
+            json!({"version": version, "epoch": state.epoch(), "key": self.key_hex, "experiments": experiments});
         self.flags.store(Arc::new(openfeature::Snapshot { flags, overlays, version }));
         self.state.store(Arc::new(state.clone()));
         self.proxy_snapshot.send_replace(Arc::new((version, snapshot.to_string())));
@@ -241,7 +250,11 @@ impl App {
     pub(crate) fn connected(&self) -> BTreeMap<String, ProxySeen> {
         let mut proxies = lock(&self.proxies);
         proxies.retain(|_, seen| seen.at.elapsed().as_secs() < 3_600);
-        proxies.iter().filter(|(_, p)| p.at.elapsed().as_secs_f64() < LEASE_SECS).map(|(k, p)| (k.clone(), p.clone())).collect()
+        proxies
+            .iter()
+            .filter(|(_, p)| p.at.elapsed().as_secs_f64() < LEASE_SECS)
+            .map(|(k, p)| (k.clone(), p.clone()))
+            .collect()
     }
 }
 

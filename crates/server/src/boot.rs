@@ -101,20 +101,27 @@ fn owner_only(path: &std::path::Path) -> std::io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
 }
 
-fn open(options: &Options) -> Result<(Arc<App>, mpsc::Receiver<intake::Job>, Vec<String>), BootError> {
+type Opened = (Arc<App>, mpsc::Receiver<intake::Job>, Vec<String>);
+
+fn open(options: &Options) -> Result<Opened, BootError> {
     let disk = Disk::lock(&options.data)?;
-    owner_only(&options.data).map_err(|source| BootError::Machine { what: "cannot protect the data directory".into(), source })?;
+    owner_only(&options.data)
+        .map_err(|source| BootError::Machine { what: "cannot protect the data directory".into(), source })?;
     let files: Arc<dyn Files> = Arc::new(disk);
     let mut log_secret = [0; 32];
-    getrandom::fill(&mut log_secret)
-        .map_err(|e| BootError::Machine { what: "no randomness".into(), source: std::io::Error::other(e.to_string()) })?;
+    getrandom::fill(&mut log_secret).map_err(|e| BootError::Machine {
+        what: "no randomness".into(),
+        source: std::io::Error::other(e.to_string()),
+    })?;
     let mut state = State::default();
     let log = Log::open(files.clone(), "seaworthy.local/audit", log_secret, |index, bytes| state.apply(index, bytes))?;
     let key = secret(&*files, "key")?;
     let mut tap = Tap::default();
     let mut from: HashMap<Id, u64> = HashMap::new();
     let ended_lately = |e: &experiments::Experiment| {
-        !e.phase.is_live() && files.read(&watcher::report_path(e.id)).is_err() && files.read(&watcher::tally_path(e.id)).is_ok()
+        !e.phase.is_live()
+            && files.read(&watcher::report_path(e.id)).is_err()
+            && files.read(&watcher::tally_path(e.id)).is_ok()
     };
     for experiment in state.experiments().filter(|e| e.phase.is_live() || ended_lately(e)) {
         let checkpoint = files.read(&watcher::tally_path(experiment.id)).ok();
@@ -159,7 +166,8 @@ fn first_token(app: &App) -> Result<Option<String>, BootError> {
     }
     let machine = |detail: String| BootError::Machine { what: detail, source: std::io::ErrorKind::Other.into() };
     let token = api::fresh_token().map_err(|p| machine(p.detail))?;
-    let command = Command::TokenCreate { name: "admin".into(), role: Role::Admin, hash: TokenHash::of(&token), expires: None };
+    let command =
+        Command::TokenCreate { name: "admin".into(), role: Role::Admin, hash: TokenHash::of(&token), expires: None };
     app.commit(command, "system:boot", "first start").map_err(|p| machine(p.detail))?;
     Ok(Some(token))
 }

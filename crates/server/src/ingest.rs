@@ -9,9 +9,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::LogsService;
-use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::TraceService;
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use otlp::{DecodeError, Decoded, Encoding};
 use rows::{Row, Value, names};
 use serde_json::json;
@@ -45,7 +49,6 @@ fn stamp_flag_exposure(app: &App, row: &mut Row) {
         row.set(names::ARM, arm);
         row.set(names::EXPOSURE, true);
     }
-
 }
 
 /// Redacts and stores; returns when the rows are durable.
@@ -60,7 +63,12 @@ pub(crate) async fn store_rows(app: &Arc<App>, mut rows: Vec<Row>) -> Result<(),
     let (done, answer) = oneshot::channel();
     let broken = || {
         let detail = "the event store takes nothing until a restart";
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "events-unavailable", detail, "see the server's log, then restart it")
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "events-unavailable",
+            detail,
+            "see the server's log, then restart it",
+        )
     };
     app.intake.send(Job { rows, done }).await.map_err(|_| broken())?;
     match answer.await {
@@ -131,7 +139,9 @@ async fn http_export(
     let decoded = tokio::task::spawn_blocking(move || decode(&body, encoding))
         .await
         .map_err(|_| Problem::bad_request("invalid-body", "the body cannot be decoded", "send OTLP"))?
-        .map_err(|e| Problem::bad_request("invalid-otlp", e.to_string(), "mend the message; nothing of it was stored"))?;
+        .map_err(|e| {
+            Problem::bad_request("invalid-otlp", e.to_string(), "mend the message; nothing of it was stored")
+        })?;
     store_rows(&app, decoded.rows).await?;
     if encoding == Encoding::Protobuf {
         // Field 1 is the partial success: {1: rejected, 2: message}, the same for all signals.
@@ -142,16 +152,25 @@ async fn http_export(
     }
     let mut answer = json!({});
     if decoded.rejected > 0 {
-        answer = json!({"partialSuccess": {rejected_name: decoded.rejected.to_string(), "errorMessage": decoded.reason}});
+        answer =
+            json!({"partialSuccess": {rejected_name: decoded.rejected.to_string(), "errorMessage": decoded.reason}});
     }
     Ok(axum::Json(answer).into_response())
 }
 
-pub(crate) async fn http_traces(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+pub(crate) async fn http_traces(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
     http_export(app, headers, body, otlp::traces, "rejectedSpans").await
 }
 
-pub(crate) async fn http_logs(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+pub(crate) async fn http_logs(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
     http_export(app, headers, body, otlp::logs, "rejectedLogRecords").await
 }
 
@@ -186,7 +205,9 @@ impl TraceService for Grpc {
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, Status> {
         let decoded = self.take(request, otlp::traces_rows).await?;
         let partial = ExportTracePartialSuccess { rejected_spans: decoded.rejected, error_message: decoded.reason };
-        Ok(tonic::Response::new(ExportTraceServiceResponse { partial_success: (decoded.rejected > 0).then_some(partial) }))
+        Ok(tonic::Response::new(ExportTraceServiceResponse {
+            partial_success: (decoded.rejected > 0).then_some(partial),
+        }))
     }
 }
 
@@ -197,8 +218,11 @@ impl LogsService for Grpc {
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<tonic::Response<ExportLogsServiceResponse>, Status> {
         let decoded = self.take(request, otlp::logs_rows).await?;
-        let partial = ExportLogsPartialSuccess { rejected_log_records: decoded.rejected, error_message: decoded.reason };
-        Ok(tonic::Response::new(ExportLogsServiceResponse { partial_success: (decoded.rejected > 0).then_some(partial) }))
+        let partial =
+            ExportLogsPartialSuccess { rejected_log_records: decoded.rejected, error_message: decoded.reason };
+        Ok(tonic::Response::new(ExportLogsServiceResponse {
+            partial_success: (decoded.rejected > 0).then_some(partial),
+        }))
     }
 }
 

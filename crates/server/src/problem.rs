@@ -14,7 +14,12 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Problem {
+    pub(crate) fn new(
+        status: StatusCode,
+        code: &'static str,
+        detail: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Problem {
         Problem { status, code, detail: detail.into(), remedy: remedy.into() }
     }
 
@@ -34,7 +39,12 @@ impl From<auth::Denied> for Problem {
             auth::Denied::Expired => (StatusCode::UNAUTHORIZED, "expired"),
             auth::Denied::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden"),
         };
-        Problem::new(status, code, denied.to_string(), "`seaworthy token create` makes one with the role that is needed")
+        Problem::new(
+            status,
+            code,
+            denied.to_string(),
+            "`seaworthy token create` makes one with the role that is needed",
+        )
     }
 }
 

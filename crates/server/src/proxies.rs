@@ -26,7 +26,11 @@ pub(crate) struct After {
     after: u64,
 }
 
-pub(crate) async fn snapshot(State(app): State<Arc<App>>, headers: HeaderMap, Query(query): Query<After>) -> Result<Response, Problem> {
+pub(crate) async fn snapshot(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Query(query): Query<After>,
+) -> Result<Response, Problem> {
     app.authorize(&headers, Role::Proxy)?;
     let mut receiver = app.proxy_snapshot.subscribe();
     let changed = receiver.wait_for(|snapshot| snapshot.0 != query.after);
@@ -59,7 +63,11 @@ pub(crate) async fn renew(State(app): State<Arc<App>>, headers: HeaderMap, body:
     Ok(axum::Json(json!({"version": version})).into_response())
 }
 
-pub(crate) async fn events(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Result<StatusCode, Problem> {
+pub(crate) async fn events(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Problem> {
     app.authorize(&headers, Role::Proxy)?;
     let rows = rows::codec::decode(&body)
         .map_err(|e| Problem::bad_request("invalid-events", e.to_string(), "send a batch in the form of version 1"))?;

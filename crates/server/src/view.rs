@@ -131,14 +131,16 @@ pub(crate) fn timeline(app: &App, e: &Experiment) -> Value {
     let tap = lock(&app.tap);
     let Some(tally) = tap.tally(e.id) else {
         drop(tap);
-        return stored_report(app, e).map_or(json!({"step_ms": 1000, "points": [], "markers": []}), |mut r| r["timeline"].take());
+        return stored_report(app, e)
+            .map_or(json!({"step_ms": 1000, "points": [], "markers": []}), |mut r| r["timeline"].take());
     };
     timeline_of(e, tally)
 }
 
 fn timeline_of(e: &Experiment, tally: &Tally) -> Value {
     let evidence: std::collections::BTreeMap<i64, f64> = tally.evidence().collect();
-    let seconds: std::collections::BTreeMap<i64, experiments::Second> = tally.seconds().map(|(at, s)| (at, *s)).collect();
+    let seconds: std::collections::BTreeMap<i64, experiments::Second> =
+        tally.seconds().map(|(at, s)| (at, *s)).collect();
     let first = seconds.keys().next().or(evidence.keys().next()).copied();
     let last = seconds.keys().last().max(evidence.keys().last()).copied();
     let time = |at: i64| Timestamp::from_nanos(at * 1_000_000_000);
@@ -187,15 +189,23 @@ pub(crate) fn comparison(app: &App, e: &Experiment) -> Option<Value> {
     let to = e.ended_at.unwrap_or_else(now) + Millis(e.spec.window.0 + e.spec.settle.0);
     let hash = |text: &str| Pseudonym::parse(text).ok().map(|p| p.hash64());
     let kpi = &e.spec.kpi;
-    // Where attempts are events of their own, outcomes tell nothing about who the subject was.
-    let skip: Vec<&rows::Filter> = if kpi.attempt.is_some() { vec![&kpi.success, &kpi.failure] } else { vec![] };
-    let mut rows = app.store.subject_rows(&wanted, &hash, (from, to), &skip);
+    let mut rows = app.store.subject_rows(&wanted, &hash, (from, to), kpi.attempt.as_ref());
     let mut take = |ids: &[u64]| -> Vec<Row> { ids.iter().filter_map(|id| rows.remove(id)).collect() };
     let (hurt, unhurt) = (take(&hurt), take(&unhurt));
     let filters = [Some(&kpi.success), Some(&kpi.failure), kpi.attempt.as_ref()];
     let mut attributes: Vec<&str> = filters.into_iter().flatten().flat_map(|f| f.fields()).collect();
     // What a subject did is an outcome too: which of its events came first decides these.
-    attributes.extend(["name", "url.path", "route", "upstream", "body", "kind", "proxy.name", "http.request.method", "severity"]);
+    attributes.extend([
+        "name",
+        "url.path",
+        "route",
+        "upstream",
+        "body",
+        "kind",
+        "proxy.name",
+        "http.request.method",
+        "severity",
+    ]);
     let compared = compare_rows(("hurt users", &hurt), ("unhurt users", &unhurt), &Apart { attributes });
     serde_json::to_value(compared).ok()
 }

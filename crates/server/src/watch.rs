@@ -119,7 +119,12 @@ fn turn(app: &Arc<App>, off_in: &mut HashMap<Id, u64>) {
 }
 
 /// Records when every proxy that holds a lease confirmed a snapshot without the fault.
-fn confirm_off(app: &Arc<App>, state: &control::State, experiment: &experiments::Experiment, off_in: &mut HashMap<Id, u64>) {
+fn confirm_off(
+    app: &Arc<App>,
+    state: &control::State,
+    experiment: &experiments::Experiment,
+    off_in: &mut HashMap<Id, u64>,
+) {
     if experiment.harm_began_at.is_none() || state.off_everywhere_at(experiment.id).is_some() {
         return;
     }
@@ -137,7 +142,8 @@ fn confirm_off(app: &Arc<App>, state: &control::State, experiment: &experiments:
 pub(crate) fn checkpoint(app: &Arc<App>) {
     let (saved, next): (Vec<_>, u64) = {
         let tap = lock(&app.tap);
-        let saved = tap.ids().into_iter().filter_map(|id| tap.checkpoint(id).map(|(bytes, next)| (id, bytes, next))).collect();
+        let saved =
+            tap.ids().into_iter().filter_map(|id| tap.checkpoint(id).map(|(bytes, next)| (id, bytes, next))).collect();
         (saved, app.store.next_batch())
     };
     let mut keep_from = next;

@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, default_value_t = 20_000)]
     users: u64,
     /// Plays begun per second.
-    #[arg(long, default_value_t = 200.0)]
+    #[arg(long, default_value_t = 300.0)]
     rate: f64,
     /// Only the fault or only the rollout.
     #[arg(long)]
@@ -184,7 +184,8 @@ async fn story(args: &Args, show: &Show) -> Result<(World, Value, String)> {
     let (world, client, admin) = World::start(args, &|text: &str| show.say(text)).await?;
     let link = format!("{}/#token={admin}", world.base);
     show.say(&format!("\nWatch it in the console:  {link}\n"));
-    let definition = json!({"state": "ENABLED", "variants": {"classic": "classic", "new": "new"}, "defaultVariant": "classic"});
+    let definition =
+        json!({"state": "ENABLED", "variants": {"classic": "classic", "new": "new"}, "defaultVariant": "classic"});
     client.call(Method::PUT, "/api/v1/flags/new-player", Some(&definition)).await?;
     wait_for_traffic(&client).await?;
     let mut result = json!({"seed": args.seed, "fault": null, "comparison": [], "rollout": null, "audit": null});
@@ -305,7 +306,10 @@ async fn fault(args: &Args, show: &Show, client: &Client, result: &mut Value) ->
         Err(error) => show.say(&format!("   {error}")),
     }
     let now = client.get(&format!("/api/v1/experiments/{id}")).await?;
-    show.say(&format!("   Faults are off; the treatment's failures are back to {:.1} per second.", now["arms"]["treatment"]["failures_per_second"].as_f64().unwrap_or(0.0)));
+    show.say(&format!(
+        "   Faults are off; the treatment's failures are back to {:.1} per second.",
+        now["arms"]["treatment"]["failures_per_second"].as_f64().unwrap_or(0.0)
+    ));
     Ok(())
 }
 

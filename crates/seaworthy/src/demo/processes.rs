@@ -52,7 +52,11 @@ impl World {
     pub async fn start(args: &Args, say: &dyn Fn(&str)) -> Result<(World, Client, String)> {
         let root = match &args.data {
             Some(data) => data.clone(),
-            None => std::env::temp_dir().join(format!("seaworthy-demo-{}-{:08x}", std::process::id(), getrandom::u32().unwrap_or(0))),
+            None => std::env::temp_dir().join(format!(
+                "seaworthy-demo-{}-{:08x}",
+                std::process::id(),
+                getrandom::u32().unwrap_or(0)
+            )),
         };
         let data = root.join("data");
         std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
@@ -67,13 +71,15 @@ impl World {
         let data = world.data.display().to_string();
         let told = world.spawn(&root, "serve", &["serve", "--json", "--listen", &listen, "--data", &data], "").await?;
         world.base = format!("http://{listen}");
-        let admin = told["admin_token"].as_str().context("the data directory was used before: name an empty one")?.to_owned();
+        let admin =
+            told["admin_token"].as_str().context("the data directory was used before: name an empty one")?.to_owned();
         say(&format!("control plane and console   {}", world.base));
         let client = Client::new(&world.base, &admin);
         let token = |role: &'static str| {
             let client = client.clone();
             async move {
-                let made = client.post("/api/v1/tokens", &json!({"name": format!("demo-{role}"), "role": role})).await?;
+                let made =
+                    client.post("/api/v1/tokens", &json!({"name": format!("demo-{role}"), "role": role})).await?;
                 made["secret"].as_str().map(str::to_owned).context("no token")
             }
         };
@@ -87,11 +93,27 @@ impl World {
         let next = format!("http://{mesh}");
         for (part, address) in [("license", license), ("playback", playback), ("catalog", catalog)] {
             let listen = address.to_string();
-            world.spawn(&root, part, &["shop", part, "--listen", &listen, "--next", &next, "--control", &control], &ingest).await?;
+            world
+                .spawn(
+                    &root,
+                    part,
+                    &["shop", part, "--listen", &listen, "--next", &next, "--control", &control],
+                    &ingest,
+                )
+                .await?;
         }
         let web_listen = web.to_string();
-        world.spawn(&root, "web", &["shop", "web", "--listen", &web_listen, "--next", &next, "--control", &control], &service).await?;
-        say(&format!("shop                        web {web}, catalog {catalog}, playback {playback}, license {license}"));
+        world
+            .spawn(
+                &root,
+                "web",
+                &["shop", "web", "--listen", &web_listen, "--next", &next, "--control", &control],
+                &service,
+            )
+            .await?;
+        say(&format!(
+            "shop                        web {web}, catalog {catalog}, playback {playback}, license {license}"
+        ));
 
         let config = |name: &str, listen: SocketAddr, more: &str, routes: &[(&str, &str, SocketAddr)]| {
             let mut text = format!("name: {name}\nlisten: {listen}\ncontrol: {control}\n{more}routes:\n");
@@ -104,7 +126,16 @@ impl World {
             ("edge", config("edge", edge, "edge: true\nsubject: {header: x-user-id}\n", &[("web", "/", web)])),
             (
                 "mesh",
-                config("mesh", mesh, "", &[("catalog", "/catalog", catalog), ("playback", "/playback", playback), ("license", "/license", license)]),
+                config(
+                    "mesh",
+                    mesh,
+                    "",
+                    &[
+                        ("catalog", "/catalog", catalog),
+                        ("playback", "/playback", playback),
+                        ("license", "/license", license),
+                    ],
+                ),
             ),
         ];
         for (name, text) in files {
@@ -114,10 +145,23 @@ impl World {
         }
         say(&format!("proxies                     in front {edge}, beside the services {mesh}"));
 
-        let (seed, users, rate, front) = (args.seed.to_string(), args.users.to_string(), args.rate.to_string(), format!("http://{edge}"));
+        let (seed, users, rate, front) =
+            (args.seed.to_string(), args.users.to_string(), args.rate.to_string(), format!("http://{edge}"));
         let words = [
-            "shop", "users", "--next", &front, "--control", &control, "--seed", &seed, "--users", &users, "--rate", &rate,
-            "--weak", &args.weak,
+            "shop",
+            "users",
+            "--next",
+            &front,
+            "--control",
+            &control,
+            "--seed",
+            &seed,
+            "--users",
+            &users,
+            "--rate",
+            &rate,
+            "--weak",
+            &args.weak,
         ];
         world.spawn(&root, "users", &words, &ingest).await?;
         say(&format!("users                       {} with sticky ids, {} plays per second", args.users, args.rate));
@@ -150,7 +194,10 @@ impl World {
     /// Runs the offline verifier on the data directory.
     pub async fn verify_audit(&self) -> Result<Value> {
         let data = self.data.display().to_string();
-        let output = Command::new(std::env::current_exe()?).args(["audit", "verify", "--json", "--data", &data]).output().await?;
+        let output = Command::new(std::env::current_exe()?)
+            .args(["audit", "verify", "--json", "--data", &data])
+            .output()
+            .await?;
         let report: Value = serde_json::from_slice(&output.stdout).context("audit verify")?;
         Ok(json!({"size": report["size"], "verified": report["verified"]}))
     }

@@ -40,9 +40,5 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<u8> {
     let token = std::env::var("SEAWORTHY_TOKEN").unwrap_or_default();
     let telemetry = telemetry::Telemetry::start(&args.part, &args.control, &token);
-    if args.part == "users" {
-        users::run(&args, telemetry).await
-    } else {
-        service::run(&args, telemetry, &token).await
-    }
+    if args.part == "users" { users::run(&args, telemetry).await } else { service::run(&args, telemetry, &token).await }
 }

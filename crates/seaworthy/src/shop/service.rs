@@ -102,7 +102,8 @@ impl Service {
 
     /// Calls another service, passing context on.
     async fn next(&self, path: &str, headers: &HeaderMap, trace: &str, span: &str) -> Result<Value, String> {
-        let mut request = Request::get(format!("{}{path}", self.next)).header("traceparent", format!("00-{trace}-{span}-01"));
+        let mut request =
+            Request::get(format!("{}{path}", self.next)).header("traceparent", format!("00-{trace}-{span}-01"));
         for baggage in headers.get_all("baggage") {
             request = request.header("baggage", baggage);
         }
@@ -123,7 +124,13 @@ impl Service {
         tokio::time::timeout(PATIENCE, call).await.unwrap_or_else(|_| Err("no answer".into()))
     }
 
-    async fn web(&self, headers: &HeaderMap, trace: &str, span: &str, facts: &mut Vec<(&str, Value)>) -> Result<Value, String> {
+    async fn web(
+        &self,
+        headers: &HeaderMap,
+        trace: &str,
+        span: &str,
+        facts: &mut Vec<(&str, Value)>,
+    ) -> Result<Value, String> {
         let user = headers.get("x-user-id").and_then(|v| v.to_str().ok()).unwrap_or_default();
         facts.push(("enduser.id", json!(user)));
         // OFREP: which player. Whatever goes wrong, the code default plays.
@@ -138,7 +145,10 @@ impl Service {
                 player = flag["value"].as_str().unwrap_or("classic").to_owned();
                 facts.push(("feature_flag.key", json!("new-player")));
                 facts.push(("feature_flag.result.variant", flag["variant"].clone()));
-                facts.push(("feature_flag.result.reason", json!(flag["reason"].as_str().unwrap_or_default().to_lowercase())));
+                facts.push((
+                    "feature_flag.result.reason",
+                    json!(flag["reason"].as_str().unwrap_or_default().to_lowercase()),
+                ));
                 facts.push(("feature_flag.context.id", json!(user)));
             }
         }

@@ -52,7 +52,8 @@ impl Telemetry {
     pub fn start(service: &str, control: &str, token: &str) -> Telemetry {
         let (queue, mut receiver) = mpsc::channel(QUEUE);
         let client = Client::new(control, token);
-        let resource = json!({"attributes": attributes([("service.name", json!(service)), ("service.version", json!("1.0.0"))])});
+        let resource =
+            json!({"attributes": attributes([("service.name", json!(service)), ("service.version", json!("1.0.0"))])});
         tokio::spawn(async move {
             let mut batch = Vec::new();
             while receiver.recv_many(&mut batch, BATCH).await > 0 {

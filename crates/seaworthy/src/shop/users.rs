@@ -29,7 +29,9 @@ const OWN_FAILURES: f64 = 0.002;
 
 /// SplitMix64: one draw per (seed, user, trait), so that a user is the same in every run of a seed.
 fn draw(seed: u64, user: u64, what: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ user.wrapping_mul(0xd6e8_feb8_6659_fd93) ^ what.wrapping_mul(0xa076_1d64_78bd_642f);
+    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ user.wrapping_mul(0xd6e8_feb8_6659_fd93)
+        ^ what.wrapping_mul(0xa076_1d64_78bd_642f);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -66,16 +68,17 @@ fn weak(text: &str) -> Result<Weak> {
 
 /// The traits of a user: 30 attributes, among them a decoy (`player.engine`) that goes with `device` but is not the cause.
 fn traits(seed: u64, user: u64) -> Vec<(&'static str, String)> {
-    let pick = |what: u64, choices: &[&str]| choices[(draw(seed, user, what) % choices.len() as u64) as usize].to_owned();
+    let pick =
+        |what: u64, choices: &[&str]| choices[(draw(seed, user, what) % choices.len() as u64) as usize].to_owned();
     let share = |what: u64| unit(draw(seed, user, what));
     let device = match share(1) {
-        x if x < 0.40 => "tv",
+        x if x < 0.35 => "tv",
         x if x < 0.75 => "phone",
         x if x < 0.90 => "tablet",
         _ => "browser",
     };
     let version = match share(2) {
-        x if x < 0.40 => "4.2.0",
+        x if x < 0.35 => "4.2.0",
         x if x < 0.70 => "4.3.1",
         x if x < 0.90 => "5.0.0",
         _ => "3.9.9",
@@ -197,7 +200,10 @@ impl World {
         let ms = json!(began.elapsed().as_secs_f64() * 1e3);
         match outcome {
             Ok(()) => event("play.started", vec![("play.outcome", json!("started")), ("play.wait_ms", ms)]),
-            Err(why) => event("play.failed", vec![("play.outcome", json!("failed")), ("play.error", json!(why)), ("play.wait_ms", ms)]),
+            Err(why) => event(
+                "play.failed",
+                vec![("play.outcome", json!("failed")), ("play.error", json!(why)), ("play.wait_ms", ms)],
+            ),
         }
     }
 }
