@@ -20,7 +20,7 @@ use processes::World;
 
 /// Chance that a harmless fault is ever stopped; low, since this demo is run often and in public.
 const ALPHA: f64 = 0.001;
-const WINDOW_MS: u64 = 2_000;
+const WINDOW_MS: u64 = 3_000;
 /// Longer than the longest timeout of the shop's players (1 s).
 const SETTLE_MS: u64 = 1_500;
 /// A demo that takes longer than this has failed.

@@ -1,0 +1,7 @@
+//! End to end: the real binary as processes, real sockets, real signals.
+//!
+//! The tests share two cores, so they run one after the other (a lock), and none waits on a fixed time where it can ask.
+
+mod control_plane;
+mod demo;
+mod harness;
