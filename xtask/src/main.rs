@@ -1,11 +1,15 @@
 //! Chores of the workspace: `cargo xtask ci | tidy`. Every step prints its time.
 
+mod browser;
 mod tidy;
 
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+
+/// The binary that `cargo test --profile ci` leaves behind.
+const BIN: &str = "target/ci/seaworthy";
 
 fn main() -> Result<()> {
     // Paths below are relative to the workspace, wherever cargo was called.
@@ -44,5 +48,14 @@ fn ci() -> Result<()> {
     println!("== tidy: {:.0} s", began.elapsed().as_secs_f64());
     run("clippy", &mut cargo("clippy --profile ci --workspace --all-targets --quiet -- -D warnings"))?;
     run("tests", &mut cargo("test --profile ci --workspace"))?;
+    run(
+        "a real app",
+        Command::new("python3").args(["tests/realapp/run.py", "--bin", BIN, "--venv", "target/realapp-venv"]),
+    )?;
+    run("install a browser", &mut browser::install())?;
+    let began = Instant::now();
+    println!("== browser");
+    browser::watch_the_demo(BIN)?;
+    println!("== browser: {:.0} s", began.elapsed().as_secs_f64());
     Ok(())
 }

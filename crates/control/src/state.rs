@@ -361,6 +361,7 @@ impl State {
                     arm_salt,
                     offset,
                     phase: Phase::WarmUp,
+                    reached: None,
                     reason: "warming up: both arms run without the change".to_owned(),
                     started_at: at,
                     phase_at: at,
@@ -406,6 +407,7 @@ impl State {
             return;
         }
         experiment.phase = to;
+        experiment.reached = to.stage().or(experiment.reached);
         experiment.phase_at = at;
         experiment.reason = reason;
         if matches!(to, Phase::Running { .. }) && experiment.harm_began_at.is_none() {

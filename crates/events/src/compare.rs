@@ -272,7 +272,9 @@ fn rank(
         .iter()
         .filter_map(|(name, attribute)| {
             let why = apart.why(name)?;
-            let best = best(name, attribute)?;
+            // By construction: its most frequent value says what it is.
+            let common = attribute.values.values().max_by_key(|v| (v.selected, std::cmp::Reverse(v.text.clone())))?;
+            let best = row(name, &common.text, common.selected, common.baseline);
             (best.difference.abs() > 0.01 || why.starts_with("defines")).then_some(ApartValue {
                 attribute: best.attribute,
                 value: best.value,

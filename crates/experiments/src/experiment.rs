@@ -79,6 +79,8 @@ pub struct Experiment {
     pub offset: u32,
     /// Where it stands.
     pub phase: Phase,
+    /// The last stage that ran, from 0; none before the first.
+    pub reached: Option<usize>,
     /// Why, for a person.
     pub reason: String,
     /// When it was started.

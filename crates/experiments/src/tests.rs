@@ -34,6 +34,7 @@ fn experiment(spec: Spec, phase: Phase) -> Experiment {
         arm_salt: "arm".into(),
         offset: 0,
         phase,
+        reached: phase.stage(),
         reason: String::new(),
         started_at: at(0),
         phase_at: at(0),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use control::State;
 use events::compare::{Apart, compare_rows};
-use experiments::{Experiment, GuardrailState, Phase, Tally, Treatment, step};
+use experiments::{Experiment, Phase, Tally, Treatment, step};
 use rows::Row;
 use serde_json::{Value, json};
 use vocab::{Arm, Millis, Pseudonym, Timestamp};
@@ -68,11 +68,14 @@ fn with_tally(state: &State, e: &Experiment, tally: &Tally) -> Value {
         .map(|g| {
             json!({"name": g.name, "kind": g.kind, "log_e": g.log_e, "e_value": g.log_e.min(700.0).exp(),
                 "log_threshold": g.log_threshold, "alpha": g.alpha, "detail": g.detail,
-                "state": if e.phase.is_live() { g.state } else { GuardrailState::Quiet }.as_str()})
+                "state": g.state.as_str()})
         })
         .collect();
     let treatment = match &spec.treatment {
-        Treatment::Fault(f) => json!({"fault": {"route": f.route, "delay_ms": f.delay, "abort": f.abort}}),
+        Treatment::Fault(f) => match f.abort {
+            Some(status) => json!({"fault": {"route": f.route, "abort": status}}),
+            None => json!({"fault": {"route": f.route, "delay_ms": f.delay}}),
+        },
         Treatment::Flag(c) => json!({"flag": {"key": c.key, "variant": c.variant}}),
     };
     let (share, baseline) = match e.phase {
@@ -117,7 +120,7 @@ fn with_tally(state: &State, e: &Experiment, tally: &Tally) -> Value {
     json!({
         "id": e.id, "name": spec.name, "kind": if spec.harms() { "fault" } else { "flag" }, "hypothesis": spec.hypothesis,
         "owner": spec.owner, "service": spec.service, "treatment": treatment, "state": e.phase.as_str(),
-        "state_reason": reason, "stage": e.phase.stage().map_or(0, |s| s + 1), "stages": stages, "share": share,
+        "state_reason": reason, "stage": e.reached.map_or(0, |s| s + 1), "stages": stages, "share": share,
         "baseline_share": baseline, "baseline_ratio": spec.baseline_ratio, "acknowledged": e.acknowledged,
         "needs_ack": e.needs_ack(), "started_at": e.started_at, "stage_started_at": e.phase_at, "ended_at": e.ended_at,
         "harm_began_at": e.harm_began_at, "off_everywhere_at": state.off_everywhere_at(e.id),

@@ -78,8 +78,13 @@ fn spec(alpha: f64) -> Spec {
 
 fn record(name: &str, time: i64, user: &str, trace: u64, more: &[(&str, Any)]) -> LogRecord {
     let value = |v: Any| Some(AnyValue { value: Some(v) });
-    let mut attributes = vec![KeyValue { key: "user.id".into(), value: value(Any::StringValue(user.into())), ..Default::default() }];
-    attributes.extend(more.iter().map(|(key, v)| KeyValue { key: (*key).into(), value: value(v.clone()), ..Default::default() }));
+    let mut attributes =
+        vec![KeyValue { key: "user.id".into(), value: value(Any::StringValue(user.into())), ..Default::default() }];
+    attributes.extend(more.iter().map(|(key, v)| KeyValue {
+        key: (*key).into(),
+        value: value(v.clone()),
+        ..Default::default()
+    }));
     let mut id = vec![1; 8];
     id.extend_from_slice(&trace.to_be_bytes());
     LogRecord { time_unix_nano: time as u64, event_name: name.into(), attributes, trace_id: id, ..Default::default() }
@@ -98,6 +103,7 @@ pub fn run(world: World, alpha: f64, seed: u64) -> Ending {
         arm_salt: format!("{seed:016x}"),
         offset: 0,
         phase: Phase::Running { stage: 0 },
+        reached: Some(0),
         reason: String::new(),
         started_at: Timestamp::from_nanos(start),
         phase_at: Timestamp::from_nanos(start),
@@ -162,7 +168,10 @@ pub fn run(world: World, alpha: f64, seed: u64) -> Ending {
         rest = later;
         let request = ExportLogsServiceRequest {
             resource_logs: vec![ResourceLogs {
-                scope_logs: vec![ScopeLogs { log_records: batch.iter().map(|(_, r)| r.clone()).collect(), ..Default::default() }],
+                scope_logs: vec![ScopeLogs {
+                    log_records: batch.iter().map(|(_, r)| r.clone()).collect(),
+                    ..Default::default()
+                }],
                 ..Default::default()
             }],
         };
