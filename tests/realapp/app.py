@@ -80,10 +80,17 @@ def front(app):
 
 
 def stock(app):
+    state = {"slow": 0.002}
+
+    @app.get("/slow/<seconds>")
+    def slow(seconds):
+        state["slow"] = float(seconds)
+        return jsonify(state)
+
     @app.get("/stock/<item>")
     def count(item):
         trace.get_current_span().set_attributes({"item": item, "shelf": "A3"})
-        time.sleep(0.002)
+        time.sleep(state["slow"])
         return jsonify(item=item, stock=11, baggage=request.headers.get("baggage", ""))
 
 

@@ -117,7 +117,7 @@ export class Story {
       treatment: { fault: { route: 'license', delay_ms: 300 } },
       state: ended ? 'stopped' : started ? 'running' : 'warm-up',
       state_reason: ended ? sentence : started ? 'Stage 1 of 1: the fault is on for 5 % of subjects, watched against 20 %.' : `Waiting for 100 exposures in each arm: ${Math.min(100, Math.floor((now - this.start_ms) / 80))} so far.`,
-      stage: started ? 1 : 0, stages: [{ share: 0.05, min_ms: 60_000 }], share: 0.05, baseline_share: 0.2,
+      stage: started ? 1 : 0, stages: [{ share: 0.05, min_ms: 60_000 }], share: 0.05, baseline_ratio: 4, baseline_share: 0.2,
       acknowledged: this.acknowledged.has(id), needs_ack: true,
       started_at: time(this.start_ms), stage_started_at: started ? time(began) : null, ended_at: ended && time(ended),
       harm_began_at: started ? time(began) : null, off_everywhere_at: off && now >= off ? time(off) : null,
@@ -148,7 +148,7 @@ export class Story {
       state: byHand ? 'stopped' : 'running',
       state_reason: byHand ? `Stopped by a person: ${byHand.reason}.` : 'Stage 2 of 3: no guardrail is near its line; stage 3 in about 20 min.',
       stage: 2, stages: [{ share: 0.01, min_ms: 300_000 }, { share: 0.1, min_ms: 1_800_000 }, { share: 0.5, min_ms: 3_600_000 }],
-      share: 0.1, baseline_share: 0.1, acknowledged: this.acknowledged.has(id), harm_began_at: time(began + 60_000),
+      share: 0.1, baseline_ratio: 4, baseline_share: 0.1, acknowledged: this.acknowledged.has(id), harm_began_at: time(began + 60_000),
       ended_at: byHand ? time(byHand.at) : null, off_everywhere_at: byHand ? time(byHand.at + 300) : null,
       arms: { treatment: arm(Math.floor(5210 + s / 3), 12, 42.6, 0.4), baseline: arm(Math.floor(5188 + s / 3), 13, 42.1, 0.5) },
       guardrails: [{ name: 'failures', kind: 'bad windows', log_e, e_value: Math.exp(log_e), log_threshold: THRESHOLD, alpha: 0.005, state: 'quiet', detail: '25 subjects with a first bad window, 12 of them in treatment where half were expected.' }],
@@ -221,8 +221,8 @@ export class Story {
         row('player.build', 8812, 0.19, 0.17, -0.3), row('subscribed', true, 0.81, 0.83, -0.33), row('language', 'pt', 0.25, 0.2, -0.34),
       ],
       apart: [
-        { attribute: 'experiment.arm', value: 'treatment', selected_share: 1, baseline_share: 1, why: 'defines the arm' },
-        { attribute: 'http.status_code', value: 504, selected_share: 0.97, baseline_share: 0, why: 'defines the outcome' },
+        { attribute: 'experiment.arm', value: 'treatment', selected_share: 1, baseline_ratio: 4, baseline_share: 1, why: 'defines the arm' },
+        { attribute: 'http.status_code', value: 504, selected_share: 0.97, baseline_ratio: 4, baseline_share: 0, why: 'defines the outcome' },
       ],
     };
   }
@@ -241,7 +241,7 @@ export class Story {
 function plain(id, name, kind, started) {
   return {
     id, name, kind, hypothesis: '', owner: '', service: 'web', treatment: {}, state: 'running', state_reason: '', stage: 1,
-    stages: [{ share: 0.05, min_ms: 60_000 }], share: 0.05, baseline_share: 0.2, acknowledged: false, needs_ack: true, started_at: time(started),
+    stages: [{ share: 0.05, min_ms: 60_000 }], share: 0.05, baseline_ratio: 4, baseline_share: 0.2, acknowledged: false, needs_ack: true, started_at: time(started),
     stage_started_at: time(started + 60_000), ended_at: null, harm_began_at: null, off_everywhere_at: null, arms: {}, guardrails: [], audit_index: 1, verdict: null,
   };
 }

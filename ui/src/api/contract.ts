@@ -85,6 +85,8 @@ export interface Experiment {
   stages: { share: number; min_ms: number }[];
   share: number;
   baseline_share: number;
+  /** Baseline subjects per treated one. */
+  baseline_ratio: number;
   acknowledged: boolean;
   needs_ack: boolean;
   started_at: string;

@@ -72,13 +72,13 @@ fn traits(seed: u64, user: u64) -> Vec<(&'static str, String)> {
         |what: u64, choices: &[&str]| choices[(draw(seed, user, what) % choices.len() as u64) as usize].to_owned();
     let share = |what: u64| unit(draw(seed, user, what));
     let device = match share(1) {
-        x if x < 0.35 => "tv",
+        x if x < 0.45 => "tv",
         x if x < 0.75 => "phone",
         x if x < 0.90 => "tablet",
         _ => "browser",
     };
     let version = match share(2) {
-        x if x < 0.35 => "4.2.0",
+        x if x < 0.45 => "4.2.0",
         x if x < 0.70 => "4.3.1",
         x if x < 0.90 => "5.0.0",
         _ => "3.9.9",
