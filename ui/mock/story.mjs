@@ -148,7 +148,7 @@ export class Story {
       state: byHand ? 'stopped' : 'running',
       state_reason: byHand ? `Stopped by a person: ${byHand.reason}.` : 'Stage 2 of 3: no guardrail is near its line; stage 3 in about 20 min.',
       stage: 2, stages: [{ share: 0.01, min_ms: 300_000 }, { share: 0.1, min_ms: 1_800_000 }, { share: 0.5, min_ms: 3_600_000 }],
-      share: 0.1, baseline_ratio: 4, baseline_share: 0.1, acknowledged: this.acknowledged.has(id), harm_began_at: time(began + 60_000),
+      share: 0.1, baseline_ratio: 1, baseline_share: 0.1, acknowledged: this.acknowledged.has(id), harm_began_at: time(began + 60_000),
       ended_at: byHand ? time(byHand.at) : null, off_everywhere_at: byHand ? time(byHand.at + 300) : null,
       arms: { treatment: arm(Math.floor(5210 + s / 3), 12, 42.6, 0.4), baseline: arm(Math.floor(5188 + s / 3), 13, 42.1, 0.5) },
       guardrails: [{ name: 'failures', kind: 'bad windows', log_e, e_value: Math.exp(log_e), log_threshold: THRESHOLD, alpha: 0.005, state: 'quiet', detail: '25 subjects with a first bad window, 12 of them in treatment where half were expected.' }],
