@@ -48,7 +48,7 @@ SPEC = {
     },
     "window": "2s",
     "settle": "2s",
-    "alpha": 0.01,
+    "alpha": 0.001,
     "warm_up": {"min_exposures": 50, "min": "3s", "max": "90s"},
     "max_duration": "10m",
 }

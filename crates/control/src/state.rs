@@ -7,7 +7,7 @@ use auth::{Role, Token, TokenHash};
 use experiments::{Experiment, Phase, Spec, Transition, Treatment};
 use flags::{Flag, FlagSet, Overlay, Slice};
 use serde_json::{Map, Value};
-use vocab::{Id, Kind, Name, Share, Timestamp};
+use vocab::{Id, Kind, Millis, Name, Share, Timestamp};
 
 use crate::entry::{Action, ENTRY_BYTES_MAX, Entry};
 
@@ -16,6 +16,8 @@ const BUDGET: Share = match Share::from_ppm(50_000) {
     Some(share) => share,
     None => Share::NONE,
 };
+/// Twice the proxies' lease.
+const QUARANTINE: Millis = Millis::from_secs(6);
 /// Live experiments at once; bounds what every tick and every proxy works through.
 const LIVE_MAX: usize = 100;
 const FLAGS_MAX: usize = 10_000;
@@ -172,7 +174,7 @@ impl State {
                 self.known_flag(&key)?;
                 Action::FlagKill { key }
             }
-            Command::Start { spec, arm_salt, offset } => self.start(spec, arm_salt, offset)?,
+            Command::Start { spec, arm_salt, offset } => self.start(spec, arm_salt, offset, now)?,
             Command::Phase { id, transition } => {
                 let experiment = self.known_experiment(id)?;
                 if !experiment.phase.is_live() {
@@ -237,7 +239,7 @@ impl State {
     }
 
     /// Admission: atomic, since it is decided on the state that the entry will follow.
-    fn start(&self, spec: Box<Spec>, arm_salt: String, offset: u32) -> Result<Action, Refusal> {
+    fn start(&self, spec: Box<Spec>, arm_salt: String, offset: u32, now: Timestamp) -> Result<Action, Refusal> {
         let findings = spec.findings();
         if !findings.is_empty() {
             let list: Vec<String> = findings.iter().map(ToString::to_string).collect();
@@ -282,15 +284,21 @@ impl State {
             }
             Treatment::Fault(_) => {
                 layer_salt = "faults".to_owned();
-                self.admit_fault(&spec, offset)?
+                self.admit_fault(&spec, offset, now)?
             }
         };
         Ok(Action::ExperimentStart { spec, arm_salt, layer_salt, offset })
     }
 
     /// Budget and free space of the layer of faults.
-    fn admit_fault(&self, spec: &Spec, wanted: u32) -> Result<u32, Refusal> {
-        let used = self.live().map(Experiment::budget_share).fold(Share::NONE, Share::saturating_add);
+    fn admit_fault(&self, spec: &Spec, wanted: u32, now: Timestamp) -> Result<u32, Refusal> {
+        // Freed budget stays in quarantine until every proxy confirmed or must have lost its lease.
+        let holds = |e: &&Experiment| {
+            let lately = e.ended_at.is_some_and(|ended| now.since(ended) < QUARANTINE);
+            e.spec.harms() && (e.phase.is_live() || lately && !self.off.contains_key(&e.id))
+        };
+        let share = |e: &Experiment| e.spec.stages.last().map_or(Share::NONE, |s| s.share);
+        let used = self.experiments.values().filter(holds).map(share).fold(Share::NONE, Share::saturating_add);
         let asked = spec.stages.last().map_or(Share::NONE, |s| s.share);
         if used.ppm() + asked.ppm() > BUDGET.ppm() {
             let detail = format!("{asked} would be harmed on purpose, {used} are already, the budget is {BUDGET}");
@@ -298,8 +306,9 @@ impl State {
         }
         let size = spec.population(spec.stages.len() - 1).ppm();
         let mut taken: Vec<(u32, u32)> = self
-            .live()
-            .filter(|e| e.spec.harms())
+            .experiments
+            .values()
+            .filter(holds)
             .map(|e| (e.offset, e.spec.population(e.spec.stages.len() - 1).ppm()))
             .collect();
         taken.sort_unstable();

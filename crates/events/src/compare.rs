@@ -346,8 +346,8 @@ impl Store {
                     (*chunk, rows, selected, other)
                 })
                 .collect();
-            let name = if baseline.is_some() { "the baseline" } else { "the rest" };
-            rank(compare_chunks(&prepared), ("the selected events", n_selected), (name, n_baseline), &apart)
+            let name = if baseline.is_some() { "baseline events" } else { "other events" };
+            rank(compare_chunks(&prepared), ("selected events", n_selected), (name, n_baseline), &apart)
         })
     }
 

@@ -129,9 +129,9 @@ pub struct Guardrails {
     pub failures: f64,
     /// Weight of latency; 0 turns it off.
     pub latency: f64,
-    /// Stops at once when at least `ceiling_failures` treatment windows are bad within the last 5 s ...
+    /// Stops at once, without waiting for windows, when treatment has at least so many failures within 5 s ...
     pub ceiling_failures: u64,
-    /// ... and they are at least this share of its attempts; 0 turns it off.
+    /// ... and they are at least this share of its outcomes; 0 turns it off.
     pub ceiling_share: f64,
 }
 
@@ -281,6 +281,11 @@ impl Spec {
                 );
             }
             Treatment::Flag(change) => {
+                check(
+                    self.on_success != OnSuccess::Promote || self.baseline_ratio <= 2,
+                    "baseline_ratio",
+                    "the proof that promotion needs holds for arms within 1 to 2: expected 1 or 2".into(),
+                );
                 check(!change.key.is_empty(), "treatment.flag.key", "expected a flag key".into());
             }
         }

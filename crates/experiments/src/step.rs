@@ -17,7 +17,7 @@ const RATIO_ALPHA: f64 = 0.001;
 const INJECTION_MIN: u64 = 30;
 /// Latency cut-points need this many baseline requests.
 const CUT_SAMPLES_MIN: usize = 1_000;
-/// Without any exposure for this long there is no data, unless the warm-up's own gaps were longer.
+/// Without any exposure for this long, or for a window if that is longer, there is no data.
 const NO_DATA: Millis = Millis::from_secs(10);
 /// A held experiment waits this long for data to come back.
 const HELD_MAX: Millis = Millis::from_secs(120);
@@ -270,7 +270,7 @@ fn guardrails(experiment: &Experiment, tally: &Tally) -> Vec<GuardrailReport> {
         );
     }
     if weights.ceiling_share > 0.0 {
-        let (bad, all) = tally.recent_treatment_windows();
+        let (bad, all) = tally.recent_treatment_outcomes();
         let over = bad >= weights.ceiling_failures.max(1) && bad as f64 >= weights.ceiling_share * all as f64;
         reports.push(GuardrailReport {
             name: "ceiling",
@@ -280,7 +280,7 @@ fn guardrails(experiment: &Experiment, tally: &Tally) -> Vec<GuardrailReport> {
             alpha: 0.0,
             state: if over { GuardrailState::Alarm } else { GuardrailState::Quiet },
             detail: format!(
-                "{bad} of {all} treatment windows of the last 5 s were bad; the ceiling is {} and {:.0} %",
+                "{bad} of {all} treatment outcomes of the last 5 s were failures; the ceiling is {} and {:.0} %",
                 weights.ceiling_failures,
                 weights.ceiling_share * 100.0
             ),

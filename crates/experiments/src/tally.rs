@@ -153,8 +153,6 @@ pub struct Tally {
     latency_cuts: Vec<f64>,
     latency_bets: Vec<ExceedanceBet>,
     seconds: BTreeMap<i64, Second>,
-    /// Recent bad and all scored treatment windows: (second, bad, all).
-    recent: VecDeque<(i64, u64, u64)>,
     evidence: VecDeque<(i64, f64)>,
     last_exposure: Option<i64>,
     crossed: u64,
@@ -186,7 +184,6 @@ impl Tally {
             latency_cuts: Vec::new(),
             latency_bets: Vec::new(),
             seconds: BTreeMap::new(),
-            recent: VecDeque::new(),
             evidence: VecDeque::new(),
             last_exposure: None,
             crossed: 0,
@@ -252,9 +249,6 @@ impl Tally {
                     self.pending.remove(&subject);
                 }
             }
-        }
-        while self.recent.front().is_some_and(|(time, _, _)| *time < self.now - CEILING_SPAN.nanos()) {
-            self.recent.pop_front();
         }
         let second = self.now.div_euclid(1_000_000_000);
         if self.evidence.back().is_none_or(|(at, _)| *at < second) {
@@ -431,9 +425,6 @@ impl Tally {
         if first_bad {
             self.bet.observe(arm.is_treatment(), self.rho);
         }
-        if arm.is_treatment() {
-            self.recent.push_back((self.now, u64::from(bad), 1));
-        }
     }
 
     /// Evidence that treatment has more bad windows: natural logarithm of the e-value.
@@ -476,9 +467,12 @@ impl Tally {
         (self.first_windows[0].n, self.first_windows[1].n)
     }
 
-    /// Bad and all treatment windows scored within the last 5 s.
-    pub fn recent_treatment_windows(&self) -> (u64, u64) {
-        self.recent.iter().fold((0, 0), |(bad, all), (_, b, n)| (bad + b, all + n))
+    /// Treatment's failures and all its outcomes within the last 5 s, by event: what a ceiling looks at.
+    pub fn recent_treatment_outcomes(&self) -> (u64, u64) {
+        let from = self.now.saturating_sub(CEILING_SPAN.nanos()).div_euclid(1_000_000_000);
+        self.seconds
+            .range(from..)
+            .fold((0, 0), |(failures, all), (_, s)| (failures + s.failures[1], all + s.failures[1] + s.successes[1]))
     }
 
     /// When a subject was last exposed.

@@ -295,6 +295,18 @@ fn counts_never_exceed_subjects() {
     });
 }
 
+/// Guarantees: an outage of the treatment is stopped by the ceiling before the first window has closed.
+#[test]
+fn a_ceiling_stops_at_once() {
+    let spec = spec(|s| s.window = Millis(60_000));
+    let running = experiment(spec.clone(), Phase::Running { stage: 0 });
+    let mut tally = Tally::new(&spec, at(0));
+    feed(&mut tally, 150, 0, 0, |_, arm| arm.is_treatment());
+    tally.advance(at(1_600));
+    let next = step(&running, &tally, at(1_600)).next.unwrap();
+    assert_eq!((next.to, next.verdict.unwrap().outcome), (Phase::Stopped, Outcome::Ceiling));
+}
+
 #[test]
 fn the_price_is_told_before_the_start() {
     let prices = plan(&spec(|_| ()), 100.0, 0.002);

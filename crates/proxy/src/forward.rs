@@ -171,6 +171,7 @@ impl Forwarder {
         let row = Row { time: now(), trace: trace.trace, span: trace.span, parent: trace.parent, ..Row::default() }
             .with(names::NAME, "request")
             .with(names::SIGNAL, "request")
+            .with(names::SERVICE, "seaworthy-proxy")
             .with("proxy.name", self.config.name.as_str())
             .with("http.request.method", request.method().as_str())
             .with("url.path", request.uri().path());

@@ -57,7 +57,8 @@ impl std::error::Error for Failure {}
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<Failure>() {
         Some(Failure::Unreachable(_)) => 69,
-        Some(Failure::Problem(status, _)) if *status == StatusCode::CONFLICT => 1,
+        Some(Failure::Problem(status, _)) if matches!(*status, StatusCode::CONFLICT | StatusCode::ACCEPTED) => 1,
+        Some(Failure::Problem(status, _)) if status.is_server_error() => 69,
         Some(Failure::Problem(..)) => 2,
         None => 64,
     }
@@ -145,7 +146,8 @@ impl Client {
         };
         let (status, bytes) =
             tokio::time::timeout(PATIENCE, whole).await.map_err(|_| unreachable("no answer within 30 s".into()))??;
-        if status.is_success() {
+        // 202: it is off, but not on record yet; that is said, not passed over.
+        if status.is_success() && status != StatusCode::ACCEPTED {
             return Ok(bytes);
         }
         Err(Failure::Problem(status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)).into())

@@ -55,7 +55,7 @@ enum Command {
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// Everything that may harm is off, now.
+    /// Every fault is off, now, and none can start; flag rollouts go on.
     Halt {
         /// Why.
         #[arg(long, default_value = "")]
@@ -151,7 +151,14 @@ pub async fn run(args: Args) -> Result<u8> {
         Command::Ack { id, reason } => shown(&client, &path(&id, "/ack"), &reason, json).await,
         Command::Halt { reason } => {
             let answer = client.post("/api/v1/halt", &json!({"reason": reason})).await?;
-            println!("{}", if json { answer.to_string() } else { "halted: everything that may harm is off".into() });
+            println!(
+                "{}",
+                if json {
+                    answer.to_string()
+                } else {
+                    "halted: every fault is off and none can start; flag rollouts go on".into()
+                }
+            );
             Ok(0)
         }
         Command::Resume { reason } => {
@@ -224,7 +231,7 @@ pub fn progress(e: &Value) -> String {
 /// An experiment for people.
 pub fn text(e: &Value) -> String {
     let mut text =
-        format!("{} {} is {}: {}\n", cell(&e["id"]), cell(&e["name"]), cell(&e["state"]), cell(&e["state_reason"]));
+        format!("{} {}, {}\n{}\n", cell(&e["id"]), cell(&e["name"]), cell(&e["state"]), cell(&e["state_reason"]));
     let rows: Vec<Vec<String>> = ["treatment", "baseline"]
         .iter()
         .map(|name| {

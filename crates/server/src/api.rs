@@ -184,7 +184,8 @@ async fn plan(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
         };
         let (fine, failed) = (distinct(&spec.kpi.success), distinct(&spec.kpi.failure));
         let subjects = fine.max(failed);
-        let share = if subjects > 0.0 { failed / subjects } else { 0.0 };
+        // Nobody seen failing is not nobody ever failing: half a subject, as usual for a share of none.
+        let share = if subjects > 0.0 { failed.max(0.5) / subjects } else { 0.0 };
         let rows: Vec<Value> = experiments::plan(&spec, subjects / span.secs(), share)
             .iter()
             .map(|p| {

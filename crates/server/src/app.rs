@@ -208,7 +208,7 @@ impl App {
         let version = self.version.fetch_add(1, Ordering::SeqCst) + 1;
         let emergency = lock(&self.emergency);
         let mut overlays = state.overlays();
-        overlays.retain(|_, overlay| !emergency.experiments.contains(&overlay.experiment) && !emergency.all);
+        overlays.retain(|_, overlay| !emergency.experiments.contains(&overlay.experiment));
         let mut flags = state.flag_set();
         if !emergency.flags.is_empty() {
             let off = |flag: &Arc<flags::Flag>| {

@@ -199,10 +199,11 @@ async fn story(args: &Args, show: &Show) -> Result<(World, Value, String)> {
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     result["audit"] = world.verify_audit().await?;
     show.say(&format!(
-        "\nAudit log: {} entries, {}.  Verify it yourself:  seaworthy audit verify --data {}",
+        "\nAudit log: {} entries, {}.  Verify it yourself:  seaworthy audit verify --data {}{}",
         result["audit"]["size"],
         if result["audit"]["verified"] == true { "verified" } else { "NOT VERIFIED" },
-        world.data.display()
+        world.data.display(),
+        if args.data.is_none() { "  (until the demo ends; --data DIR keeps it)" } else { "" }
     ));
     Ok((world, result, link))
 }
