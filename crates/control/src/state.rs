@@ -454,8 +454,8 @@ impl State {
     }
 
     /// The token with this hash.
-    pub fn token(&self, hash: &TokenHash) -> Option<&Token> {
-        self.tokens.get(hash).map(|record| &record.token)
+    pub fn token(&self, hash: &TokenHash) -> Option<&TokenRecord> {
+        self.tokens.get(hash)
     }
 
     /// All tokens.

@@ -223,7 +223,7 @@ impl Spec {
         );
         check(self.stages.iter().all(|s| s.share > Share::NONE), "stages", "a stage's share must be above 0".into());
         if let Some(last) = self.stages.last() {
-            let population = u64::from(last.share.ppm()) * u64::from(1 + self.baseline_ratio);
+            let population = u64::from(last.share.ppm()) * u64::from(self.baseline_ratio.saturating_add(1));
             check(
                 population <= u64::from(Share::WHOLE),
                 "stages",
@@ -232,7 +232,7 @@ impl Spec {
                      then serves all",
                     last.share,
                     self.baseline_ratio,
-                    Share::from_ppm(Share::WHOLE / (1 + self.baseline_ratio)).unwrap_or(Share::ALL),
+                    Share::from_ppm(Share::WHOLE / self.baseline_ratio.saturating_add(1)).unwrap_or(Share::ALL),
                 ),
             );
         }
@@ -299,12 +299,13 @@ impl Spec {
 
     /// The probability that a subject of the slice is in treatment.
     pub fn rho(&self) -> f64 {
-        1.0 / f64::from(1 + self.baseline_ratio)
+        1.0 / f64::from(self.baseline_ratio.saturating_add(1))
     }
 
     /// The share of all subjects, both arms together, that take part in a stage.
     pub fn population(&self, stage: usize) -> Share {
         let share = self.stages.get(stage).map_or(Share::NONE, |s| s.share);
-        Share::from_ppm(share.ppm().saturating_mul(1 + self.baseline_ratio).min(Share::WHOLE)).unwrap_or(Share::ALL)
+        Share::from_ppm(share.ppm().saturating_mul(self.baseline_ratio.saturating_add(1)).min(Share::WHOLE))
+            .unwrap_or(Share::ALL)
     }
 }

@@ -357,6 +357,8 @@ pub(crate) fn verdict(
 impl Turn {
     /// The transition that a person's stop or a halt makes, from any live phase.
     pub fn veto(experiment: &Experiment, tally: &Tally, now: Timestamp, reason: &str) -> Transition {
+        // It is kept twice, as reason and in the verdict, and a leaf of the log is bounded.
+        let reason: String = reason.chars().take(2_000).collect();
         let sentence = format!("stopped by hand: {reason}");
         let verdict = verdict(experiment, tally, now, Outcome::Veto, None, sentence.clone());
         Transition { to: Phase::Stopped, reason: sentence, verdict: Some(verdict) }

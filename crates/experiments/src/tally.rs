@@ -122,6 +122,8 @@ struct Subject {
     hurt: bool,
     timed: bool,
     open: Vec<Window>,
+    /// Traces whose outcome came before their attempt, the last few: exporters keep no order among each other.
+    settled: Vec<u64>,
     /// Windows below this are scored.
     scored_below: u32,
 }
@@ -132,6 +134,32 @@ struct Window {
     failed: bool,
     /// Traces of attempts without an outcome so far.
     attempts: Vec<u64>,
+}
+
+impl Subject {
+    fn remember(&mut self, trace: u64) {
+        const SETTLED_MAX: usize = 16;
+        if trace == 0 {
+            return;
+        }
+        if self.settled.len() >= SETTLED_MAX {
+            self.settled.remove(0);
+        }
+        self.settled.push(trace);
+    }
+}
+
+impl Observation {
+    /// The same fact, dated no later than `limit`.
+    #[must_use]
+    pub fn not_after(mut self, limit: Timestamp) -> Observation {
+        match &mut self {
+            Observation::Exposure { time, .. } | Observation::Kpi { time, .. } | Observation::Latency { time, .. } => {
+                *time = (*time).min(limit);
+            }
+        }
+        self
+    }
 }
 
 /// The running numbers of one experiment. Serialized whole as its checkpoint between restarts.
@@ -310,6 +338,7 @@ impl Tally {
                 hurt: false,
                 timed: false,
                 open: Vec::new(),
+                settled: Vec::new(),
                 scored_below: 0,
             },
         );
@@ -368,6 +397,11 @@ impl Tally {
         match kind {
             KpiKind::Attempt => {
                 self.arms[place(arm)].attempts += 1;
+                let known =
+                    |s: &Subject| s.settled.contains(&trace) || s.open.iter().any(|w| w.attempts.contains(&trace));
+                if trace != 0 && self.subjects.get(&id).is_some_and(known) {
+                    return;
+                }
                 if let Some(window) = self.open_window(id, number) {
                     if window.attempts.len() < ATTEMPTS_MAX {
                         window.attempts.push(trace);
@@ -378,7 +412,9 @@ impl Tally {
                 self.arms[place(arm)].successes += 1;
                 self.second(time).successes[place(arm)] += 1;
                 if let Some(subject) = self.subjects.get_mut(&id) {
-                    settle_attempt(&mut subject.open, trace);
+                    if settle_attempt(&mut subject.open, trace).is_none() {
+                        subject.remember(trace);
+                    }
                 }
             }
             KpiKind::Failure => {
@@ -386,7 +422,11 @@ impl Tally {
                 self.second(time).failures[place(arm)] += 1;
                 let Some(subject) = self.subjects.get_mut(&id) else { return };
                 // The failure of a known attempt belongs to the window in which that attempt began.
-                let number = settle_attempt(&mut subject.open, trace).unwrap_or(number);
+                let attempted = settle_attempt(&mut subject.open, trace);
+                if attempted.is_none() {
+                    subject.remember(trace);
+                }
+                let number = attempted.unwrap_or(number);
                 if let Some(window) = self.open_window(id, number) {
                     window.failed = true;
                 }
@@ -469,7 +509,8 @@ impl Tally {
 
     /// Treatment's failures and all its outcomes within the last 5 s, by event: what a ceiling looks at.
     pub fn recent_treatment_outcomes(&self) -> (u64, u64) {
-        let from = self.now.saturating_sub(CEILING_SPAN.nanos()).div_euclid(1_000_000_000);
+        // What failed in warm-up is no fault of the treatment.
+        let from = self.now.saturating_sub(CEILING_SPAN.nanos()).max(self.began_at).div_euclid(1_000_000_000);
         self.seconds
             .range(from..)
             .fold((0, 0), |(failures, all), (_, s)| (failures + s.failures[1], all + s.failures[1] + s.successes[1]))

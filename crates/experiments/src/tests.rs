@@ -118,6 +118,20 @@ fn an_attempt_without_success_is_bad_and_a_late_success_within_settle_time_is_no
     assert_eq!((arm.exposed, arm.windows, arm.hurt), (3, 3, 2));
 }
 
+/// Guarantees: whether attempt or outcome arrives first, or an attempt twice, the window is judged alike.
+#[test]
+fn order_of_arrival_within_a_window_does_not_matter() {
+    let spec = spec(|_| ());
+    let mut tally = Tally::new(&spec, at(0));
+    for facts in [&[KpiKind::Success, KpiKind::Attempt][..], &[KpiKind::Attempt, KpiKind::Attempt, KpiKind::Success]] {
+        let subject = facts.len() as u64;
+        tally.observe(exposure(subject, Arm::Baseline, 1_000));
+        facts.iter().for_each(|kind| tally.observe(kpi(subject, *kind, 1_100)));
+    }
+    tally.advance(at(9_000));
+    assert_eq!((tally.arm(Arm::Baseline).windows, tally.arm(Arm::Baseline).hurt), (2, 0));
+}
+
 #[test]
 fn what_comes_before_its_exposure_waits_for_it() {
     let spec = spec(|_| ());

@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods)] // Tests read vectors from files.
+
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};

@@ -212,7 +212,7 @@ impl Forwarder {
         let began = Instant::now();
         let wanted = Duration::from_millis(fault.delay_ms.unwrap_or(0));
         while began.elapsed() < wanted && self.plane.may_harm(&fault.id) {
-            tokio::time::sleep(RECHECK.min(wanted - began.elapsed())).await;
+            tokio::time::sleep(RECHECK.min(wanted.saturating_sub(began.elapsed()))).await;
         }
         began.elapsed().as_millis() as i64
     }

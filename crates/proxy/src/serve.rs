@@ -52,7 +52,9 @@ pub async fn serve(
     let (recorder, receiver) = Recorder::new();
     match (&config.control, token) {
         (Some(control), Some(token)) => {
-            let instance = format!("{}-{}", config.name, std::process::id());
+            // In containers every process is number 1: replicas of one name must not confirm for each other.
+            let instance =
+                format!("{}-{:016x}", config.name, getrandom::u64().unwrap_or(u64::from(std::process::id())));
             let link = Arc::new(Link::new(control.clone(), token, config.name.to_string(), instance, plane.clone()));
             let (follow, renew, report) = (link.clone(), link.clone(), link);
             tokio::spawn(async move { follow.follow().await });

@@ -148,7 +148,13 @@ async fn start(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
         let id = Id::new(vocab::Kind::Experiment, index);
         let state = app.state.load_full();
         let started = find(&app, &id.to_string())?;
-        lock(&app.tap).watch(&started, None);
+        {
+            let mut tap = lock(&app.tap);
+            // The watch loop may have been quicker.
+            if tap.tally(id).is_none() {
+                tap.watch(&started, None);
+            }
+        }
         crate::watch::checkpoint(&app);
         Ok((StatusCode::CREATED, Json(view::experiment(&app, &state, &started))).into_response())
     })
@@ -203,6 +209,9 @@ async fn stop(State(app): Shared, headers: HeaderMap, Path(id): Path<String>, bo
     let reason = reason(&body)?;
     blocking(move || {
         let experiment = find(&app, &id)?;
+        if experiment.phase.is_live() {
+            app.off_now(experiment.id);
+        }
         let transition = {
             let tap = lock(&app.tap);
             let empty = experiments::Tally::new(&experiment.spec, experiment.era_began_at());
@@ -324,10 +333,11 @@ async fn audit_file(State(app): Shared, headers: HeaderMap, Path(path): Path<Str
         .split('/')
         .all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.') && p != "..");
     let public = path == "checkpoint" || path == "vkey" || path.starts_with("tile/");
-    match app.files.read(&format!("audit/{path}")) {
-        Ok(bytes) if plain && public => Ok(bytes.into_response()),
-        _ => Err(Problem::not_found("no-such-file", "the log has no such file")),
+    let none = || Problem::not_found("no-such-file", "the log has no such file");
+    if !(plain && public) {
+        return Err(none());
     }
+    app.files.read(&format!("audit/{path}")).map(IntoResponse::into_response).map_err(|_| none())
 }
 
 async fn flags(State(app): Shared, headers: HeaderMap) -> Answer {

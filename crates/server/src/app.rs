@@ -5,7 +5,7 @@
 //! is recorded as soon as there is room (`spool`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -55,6 +55,7 @@ pub(crate) struct News {
 pub(crate) struct Emergency {
     experiments: BTreeSet<Id>,
     flags: BTreeSet<String>,
+    tokens: BTreeSet<Id>,
     all: bool,
     spool: Vec<(Command, String, String)>,
 }
@@ -80,6 +81,13 @@ pub(crate) struct App {
     pub(crate) rows_per_second: AtomicU64,
     pub(crate) disk_full: std::sync::atomic::AtomicBool,
     pub(crate) version: AtomicU64,
+    /// Held while what is off and what is published change together. Order of locks: plane, publishing, emergency; the tap is
+    /// never held with any of them.
+    pub(crate) publishing: Mutex<()>,
+    /// Held while tallies are written, so that an older one never replaces a newer one.
+    pub(crate) checkpointing: Mutex<()>,
+    /// When the watch loop last turned, in milliseconds since 1970: without a watcher no lease is renewed.
+    pub(crate) watched_at: AtomicI64,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -101,7 +109,10 @@ impl App {
         });
         let token = bearer.or_else(|| headers.get("x-api-key").and_then(|v| v.to_str().ok()));
         let state = self.state.load();
-        let known = token.and_then(|token| state.token(&TokenHash::of(token)));
+        let known = token
+            .and_then(|token| state.token(&TokenHash::of(token)))
+            .filter(|record| !lock(&self.emergency).tokens.contains(&record.id))
+            .map(|record| &record.token);
         auth::authorize(known, role, now())?;
         Ok(format!("token:{}", known.map_or("", |t| t.name.as_str())))
     }
@@ -121,8 +132,11 @@ impl App {
         };
         self.disk_full.store(false, Ordering::Relaxed);
         plane.state.apply(index, &bytes);
-        self.settled(&entry);
-        self.publish(&plane.state);
+        {
+            let _order = lock(&self.publishing);
+            self.settled(&entry);
+            self.publish(&plane.state);
+        }
         drop(plane);
         let data = entry_json(index, &entry).to_string();
         let _ = self.news.send(News { event: "audit", data });
@@ -131,6 +145,9 @@ impl App {
 
     /// Getting safer needs no permission of the disk: off first.
     fn switch_off_first(&self, command: &Command) -> bool {
+        let _order = lock(&self.publishing);
+        let state = self.state.load_full();
+        let harms = |id: &Id| state.experiment(&id.to_string()).is_some_and(|e| e.spec.harms());
         let mut emergency = lock(&self.emergency);
         match command {
             Command::Halt => emergency.all = true,
@@ -142,12 +159,27 @@ impl App {
             {
                 emergency.experiments.insert(*id);
             }
-            Command::TokenRevoke(_) => return true,
+            // A held fault is off, whether or not the disk takes the note.
+            Command::Phase { id, transition }
+                if matches!(transition.to, experiments::Phase::Held { .. }) && harms(id) =>
+            {
+                emergency.experiments.insert(*id);
+            }
+            Command::TokenRevoke(id) => {
+                emergency.tokens.insert(*id);
+            }
             _ => return false,
         }
         drop(emergency);
-        self.publish(&self.state.load());
+        self.publish(&state);
         true
+    }
+
+    /// Switches an experiment's treatment off before anything is looked at or recorded.
+    pub(crate) fn off_now(&self, id: Id) {
+        let _order = lock(&self.publishing);
+        lock(&self.emergency).experiments.insert(id);
+        self.publish(&self.state.load_full());
     }
 
     /// It is on record now; the state says it.
@@ -161,6 +193,9 @@ impl App {
             Action::ExperimentPhase { id, .. } => {
                 emergency.experiments.remove(id);
             }
+            Action::TokenRevoke { id } => {
+                emergency.tokens.remove(id);
+            }
             _ => {}
         }
     }
@@ -171,7 +206,14 @@ impl App {
         tracing::error!(error = %error, "the audit log takes nothing");
         if urgent {
             let mut emergency = lock(&self.emergency);
-            if emergency.spool.len() < 10_000 {
+            // The watch loop decides the same again each turn; once is enough.
+            let again = match &command {
+                Command::Phase { id, .. } => {
+                    emergency.spool.iter().any(|(c, ..)| matches!(c, Command::Phase { id: other, .. } if other == id))
+                }
+                _ => false,
+            };
+            if emergency.spool.len() < 10_000 && !again {
                 emergency.spool.push((command, actor.to_owned(), reason.to_owned()));
             }
             return Problem::new(
@@ -234,7 +276,7 @@ impl App {
                 Some(json!({
                     "id": e.id, "epoch": e.epoch, "layer_salt": e.layer_salt, "arm_salt": e.arm_salt, "offset": e.offset,
                     "population": population.ppm(), "treatment_part": slice_part.ppm(), "route": fault.route,
-                    "on": e.treatment_is_on() && !state.halted(), "delay_ms": fault.delay, "abort": fault.abort,
+                    "on": e.treatment_is_on() && !state.halted() && e.epoch == state.epoch(), "delay_ms": fault.delay, "abort": fault.abort,
                 }))
             })
             .collect();

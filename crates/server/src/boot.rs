@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -155,6 +155,9 @@ fn open(options: &Options) -> Result<Opened, BootError> {
         rows_per_second: AtomicU64::new(0),
         disk_full: AtomicBool::new(false),
         version: AtomicU64::new(version),
+        publishing: Mutex::default(),
+        checkpointing: Mutex::default(),
+        watched_at: AtomicI64::new(now().nanos() / 1_000_000),
     };
     app.publish(&state);
     Ok((Arc::new(app), jobs, findings))

@@ -42,9 +42,10 @@ pub(crate) fn work(app: &Arc<App>, mut jobs: mpsc::Receiver<Job>) {
             }
         }
         let (batches, answers): (Vec<Vec<Row>>, Vec<_>) = group.into_iter().map(|job| (job.rows, job.done)).unzip();
-        let received = now();
-        // The tap stays locked from the commit on, so that tallies and checkpoints are in step with the log.
+        // The tap stays locked from the commit on, so that tallies and checkpoints are in step with the log; the time of receipt
+        // is taken under the lock, so that it never lies before a turn of the watch loop that the replay would not know.
         let mut tap = lock(&app.tap);
+        let received = now();
         let outcome = match app.store.append(received, &batches) {
             Ok(number) => {
                 for (number, rows) in (number..).zip(&batches) {

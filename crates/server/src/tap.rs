@@ -120,6 +120,9 @@ impl Tap {
     /// Takes a batch of the log.
     pub fn take(&mut self, number: u64, received: Timestamp, rows: &[Row], from: &dyn Fn(Id) -> u64) {
         self.next = number + 1;
+        for row in rows {
+            self.joiner.subject(row);
+        }
         for (id, watched) in &mut self.watched {
             if number < from(*id) {
                 continue;
@@ -127,7 +130,8 @@ impl Tap {
             watched.tally.advance(received);
             for row in rows {
                 for observation in self.joiner.observations(row, *id, &watched.spec) {
-                    watched.tally.observe(observation);
+                    // Ordered by event time, but never later than receipt: a clock that runs ahead must not blind anything.
+                    watched.tally.observe(observation.not_after(received));
                 }
             }
         }

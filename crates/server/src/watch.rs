@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use control::Command;
-use experiments::{Phase, step};
+use experiments::{Phase, Turn, step};
 use vocab::{Id, Millis};
 
 use crate::app::{App, News, lock, now};
@@ -17,6 +17,8 @@ use crate::view;
 
 const TICK: Duration = Duration::from_millis(250);
 const CHECKPOINT: Duration = Duration::from_secs(5);
+/// After a start every proxy that holds a lease has been heard from by then.
+const SETTLED: Duration = Duration::from_millis(3_500);
 const PUBLISH_LOG: Duration = Duration::from_millis(1_000);
 
 pub(crate) fn tally_path(id: Id) -> String {
@@ -29,6 +31,7 @@ pub(crate) fn report_path(id: Id) -> String {
 
 /// Runs until `stop` says so.
 pub(crate) fn work(app: &Arc<App>, stop: &std::sync::atomic::AtomicBool) {
+    let started = Instant::now();
     let mut last_checkpoint = Instant::now();
     let mut last_publish = Instant::now();
     let mut last_count = (Instant::now(), 0_u64);
@@ -37,7 +40,8 @@ pub(crate) fn work(app: &Arc<App>, stop: &std::sync::atomic::AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let began = Instant::now();
         app.retry_spool();
-        turn(app, &mut off_in);
+        turn(app, &mut off_in, started.elapsed() >= SETTLED);
+        app.watched_at.store(now().nanos() / 1_000_000, Ordering::Relaxed);
         let state = app.state.load_full();
         for experiment in state.experiments().rev().take(50) {
             if lock(&app.tap).tally(experiment.id).is_some() {
@@ -65,7 +69,7 @@ pub(crate) fn work(app: &Arc<App>, stop: &std::sync::atomic::AtomicBool) {
     checkpoint(app);
 }
 
-fn turn(app: &Arc<App>, off_in: &mut HashMap<Id, u64>) {
+fn turn(app: &Arc<App>, off_in: &mut HashMap<Id, u64>, proxies_are_known: bool) {
     let state = app.state.load_full();
     for experiment in state.live() {
         let turn = {
@@ -78,7 +82,12 @@ fn turn(app: &Arc<App>, off_in: &mut HashMap<Id, u64>) {
             }
             let now = now();
             let Some(tally) = tap.advance(experiment.id, now) else { continue };
-            step(experiment, tally, now)
+            let mut turn = step(experiment, tally, now);
+            if experiment.spec.harms() && experiment.epoch < state.epoch() {
+                // A halt that was recorded but not carried out to the end: what it switched off stays off.
+                turn.next = Some(Turn::veto(experiment, tally, now, "halt"));
+            }
+            turn
         };
         let Some(transition) = turn.next else { continue };
         let to = transition.to;
@@ -103,7 +112,9 @@ fn turn(app: &Arc<App>, off_in: &mut HashMap<Id, u64>) {
         if experiment.phase.is_live() {
             continue;
         }
-        confirm_off(app, &state, experiment, off_in);
+        if proxies_are_known {
+            confirm_off(app, &state, experiment, off_in);
+        }
         let settled = Millis(experiment.spec.window.0 + experiment.spec.settle.0 + 2_000);
         lock(&app.tap).advance(id, now);
         if experiment.ended_at.is_some_and(|ended| now.since(ended) >= settled) {
@@ -140,6 +151,7 @@ fn confirm_off(
 
 /// Tallies to disk; then segments, and what of the event log is not needed any more goes.
 pub(crate) fn checkpoint(app: &Arc<App>) {
+    let _one = lock(&app.checkpointing);
     let (saved, next): (Vec<_>, u64) = {
         let tap = lock(&app.tap);
         let saved =

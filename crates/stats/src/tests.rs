@@ -1,5 +1,7 @@
 //! Published numbers first, then simulations of the guarantee, each with a mutant that must fail it.
 
+#![allow(clippy::disallowed_methods)] // Tests take a seed from the environment.
+
 use arbtest::arbitrary::Result as Arb;
 
 use crate::mean::{Moments, difference_bounds, difference_upper_bound};
