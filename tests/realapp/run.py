@@ -431,7 +431,7 @@ def scenario(binary, python, work, processes, check, loads):
     # One whose spans had time to leave the exporters' batches.
     trace = rows(to="-4s")[0]["trace.trace_id"]
     whole = ask("query", "--where", f"trace.trace_id = '{trace}'", "--limit", "50")["rows"]
-    parts = {row.get("service.name") or row.get("proxy.name") for row in whole}
+    parts = {row.get("proxy.name") or row.get("service.name") for row in whole}
     check("one trace has edge, front, hop and stock", {"edge", "front", "hop", "stock"} <= parts, sorted(map(str, parts)))
 
     step("a harmless experiment runs, and the control plane is killed")

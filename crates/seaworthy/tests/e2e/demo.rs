@@ -67,8 +67,14 @@ fn the_story_is_not_scripted() {
     let _alone = alone();
     let (code, result) = demo(&["--only", "fault", "--weak", "none", "--speed", "8"]);
     assert_eq!((code, &result["fault"]["state"]), (1, &"completed".into()), "{result}");
-    let (code, result) = demo(&["--only", "fault", "--weak", "random=15%", "--seed", "3"]);
-    assert_eq!((code, &result["fault"]["stopped"]), (1, &true.into()), "{result}");
-    assert_eq!(result["comparison"].as_array().map(Vec::len), Some(0), "{result}");
-    assert!(result["comparison_summary"].as_str().unwrap().starts_with("nothing stands out"), "{result}");
+    // The comparison promises at most one false finding in twenty, so of three runs two must find nothing.
+    let mut silent = 0;
+    for seed in ["3", "4", "5"] {
+        let (code, result) = demo(&["--only", "fault", "--weak", "random=15%", "--seed", seed]);
+        assert_eq!((code, &result["fault"]["stopped"]), (1, &true.into()), "{result}");
+        let nothing = result["comparison_summary"].as_str().unwrap().starts_with("nothing stands out");
+        assert_eq!(nothing, result["comparison"] == serde_json::json!([]), "{result}");
+        silent += u32::from(nothing);
+    }
+    assert!(silent >= 2, "something stood out in {} of 3 worlds without a cause", 3 - silent);
 }
