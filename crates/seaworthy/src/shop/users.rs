@@ -83,7 +83,7 @@ fn traits(seed: u64, user: u64) -> Vec<(&'static str, String)> {
         x if x < 0.90 => "5.0.0",
         _ => "3.9.9",
     };
-    let engine = if share(3) < if device == "tv" { 0.75 } else { 0.15 } { "legacy" } else { "modern" };
+    let engine = if share(3) < if device == "tv" { 0.60 } else { 0.20 } { "legacy" } else { "modern" };
     vec![
         ("device", device.to_owned()),
         ("app.version", version.to_owned()),
