@@ -182,3 +182,14 @@ fn overlays_follow_the_phase() {
     assert_eq!(variant(&world), "on");
     let _ = Share::ALL;
 }
+
+/// Guarantees: budget freed by a stop is not given away before every proxy confirmed or must have lost its lease.
+#[test]
+fn freed_budget_stays_in_quarantine() {
+    let mut world = World::default();
+    let id = world.start(fault("first", 0.05, 1), 0).unwrap();
+    world.phase(id, Phase::Stopped).unwrap();
+    assert_eq!(world.start(fault("second", 0.05, 1), 0).unwrap_err().code, "over-budget");
+    world.run(Command::OffEverywhere { id, proxies: 1 }).unwrap();
+    world.start(fault("second", 0.05, 1), 0).unwrap();
+}

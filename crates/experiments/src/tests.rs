@@ -333,3 +333,20 @@ fn the_price_is_told_before_the_start() {
     assert_eq!(plan(&spec(|_| ()), 0.0, 0.002)[1].seconds, None);
     let _ = Filter::all();
 }
+
+/// Guarantees: whatever reason a person gives, the stop fits into a leaf of the audit log.
+#[test]
+fn a_veto_fits_a_leaf() {
+    let spec = spec(|_| ());
+    let running = experiment(spec.clone(), Phase::Running { stage: 0 });
+    let transition = Turn::veto(&running, &Tally::new(&spec, at(0)), at(1), &"\u{1F6A8}".repeat(100_000));
+    let sentence = transition.verdict.unwrap().sentence;
+    assert!(transition.reason.len() + sentence.len() < 20_000, "{}", sentence.len());
+}
+
+/// Guarantees: a clock that runs ahead moves no fact beyond its receipt.
+#[test]
+fn facts_are_dated_no_later_than_receipt() {
+    let late = exposure(1, Arm::Treatment, 3_600_000).not_after(at(5));
+    assert!(matches!(late, Observation::Exposure { time, .. } if time == at(5)));
+}
