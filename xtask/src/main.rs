@@ -1,5 +1,6 @@
-//! Chores of the workspace: `cargo xtask ci | tidy`. Every step prints its time.
+//! Chores of the workspace: `cargo xtask ci | tidy | bench`. Every step prints its time.
 
+mod bench;
 mod browser;
 mod tidy;
 
@@ -17,8 +18,9 @@ fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("ci") => ci(),
         Some("tidy") => tidy::check(),
+        Some("bench") => bench::measure(&std::env::args().skip(2).collect::<Vec<_>>()),
         other => {
-            eprintln!("usage: cargo xtask ci | tidy (got {other:?})");
+            eprintln!("usage: cargo xtask ci | tidy | bench [flags audit ingest comparison proxy] (got {other:?})");
             std::process::exit(2);
         }
     }
@@ -48,6 +50,7 @@ fn ci() -> Result<()> {
     println!("== tidy: {:.0} s", began.elapsed().as_secs_f64());
     run("clippy", &mut cargo("clippy --profile ci --workspace --all-targets --quiet -- -D warnings"))?;
     run("tests", &mut cargo("test --profile ci --workspace"))?;
+    bench::small()?;
     run(
         "a real app",
         Command::new("python3").args(["tests/realapp/run.py", "--bin", BIN, "--venv", "target/realapp-venv"]),
