@@ -68,6 +68,22 @@ impl Dict {
         }
     }
 
+    /// Whether the values are ordered by their hash; in a chunk being filled they are in order of arrival.
+    pub(crate) fn is_ordered(&self) -> bool {
+        matches!(self, Dict::MappedStrs(_) | Dict::MappedInts(_) | Dict::MappedFloats(_))
+    }
+
+    /// Codes of the values with this hash; only where [`Dict::is_ordered`].
+    pub(crate) fn codes_of(&self, hash: u64) -> impl Iterator<Item = u32> {
+        let hash_at = |code: u32| self.get(code).map_or(0, value_hash);
+        let (mut low, mut high) = (1, self.len() as u32 + 1);
+        while low < high {
+            let middle = low.midpoint(high);
+            if hash_at(middle) < hash { low = middle + 1 } else { high = middle }
+        }
+        (low..=self.len() as u32).take_while(move |code| hash_at(*code) == hash)
+    }
+
     /// The value of `code`; none for 0.
     pub(crate) fn get(&self, code: u32) -> Option<ValueRef<'_>> {
         let place = (code as usize).checked_sub(1)?;

@@ -5,6 +5,7 @@
 //! values tried (Bonferroni), so that two samples of the same thing say "nothing differs" in at least 95 of 100 cases. An attribute is represented by its most
 //! telling value. Attributes that define arm, fault, selection or outcome are listed apart: they differ by construction.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -23,6 +24,8 @@ const VALUES_MAX: usize = 1_000;
 const BINS_FROM: usize = 32;
 /// An attribute of which almost every selected row has a value of its own is an identifier: it separates nothing.
 const IDENTIFIER_SHARE: f64 = 0.8;
+/// What finding a value in an ordered dictionary costs beside hashing one of its values.
+const PROBES: usize = 20;
 /// Prefixes of attributes that differ by construction.
 const APART_PREFIXES: [&str; 7] =
     ["experiment.", "fault.", "meta.", "error", "exception.", "http.response.", "feature_flag.context."];
@@ -128,26 +131,45 @@ struct Attribute {
     present_baseline: u64,
 }
 
-/// The bin of a number: powers of two, by sign.
-fn bin(x: f64) -> (i32, String) {
-    if x == 0.0 {
-        return (0, "0".to_owned());
-    }
-    let exponent = x.abs().log2().floor() as i32;
-    let (low, high) = (2_f64.powi(exponent), 2_f64.powi(exponent + 1));
-    let text = if x > 0.0 { format!("{low} to {high}") } else { format!("-{high} to -{low}") };
-    (if x > 0.0 { exponent + 5_000 } else { -exponent - 5_000 }, text)
+/// The bin of a number, powers of two by sign: 0, or its exponent away from 0.
+fn bin(x: f64) -> i32 {
+    let exponent = match (x.to_bits() >> 52) as i32 & 0x7ff {
+        // Too small for the usual form; log2 is slow but right.
+        0 if x != 0.0 => x.abs().log2().floor() as i32,
+        0 => return 0,
+        exponent => exponent - 1_023,
+    };
+    if x > 0.0 { exponent + 5_000 } else { -exponent - 5_000 }
 }
 
-/// Key and text under which a value is counted.
-fn key(value: ValueRef<'_>, binned: bool) -> (u64, Option<String>) {
-    match value.as_f64().filter(|_| binned) {
-        Some(x) => {
-            let (bin, text) = bin(x);
-            (value_hash(ValueRef::Int(i64::from(bin))) ^ 0x5bd1_e995, Some(text))
-        }
-        None => (value_hash(value), None),
+fn bin_text(bin: i32) -> String {
+    let (low, high) = (2_f64.powi(bin.abs() - 5_000), 2_f64.powi(bin.abs() - 4_999));
+    match bin {
+        0 => "0".to_owned(),
+        1.. => format!("{low} to {high}"),
+        _ => format!("-{high} to -{low}"),
     }
+}
+
+fn bin_key(bin: i32) -> u64 {
+    value_hash(ValueRef::Int(i64::from(bin))) ^ 0x5bd1_e995
+}
+
+/// Calls `each` with bin and count of a numeric column's values, a bin at a time.
+fn each_bin(column: &Column, counts: &[u32], mut each: impl FnMut(i32, u64)) {
+    let mut bins: BTreeMap<i32, u64> = BTreeMap::new();
+    let (mut last, mut sum) = (0, 0_u64);
+    for (code, count) in counts.iter().enumerate().skip(1).filter(|(_, n)| **n > 0) {
+        let Some(x) = column.dict.get(code as u32).and_then(ValueRef::as_f64) else { continue };
+        let bin = bin(x);
+        if bin != last {
+            *bins.entry(last).or_default() += std::mem::take(&mut sum);
+            last = bin;
+        }
+        sum += u64::from(*count);
+    }
+    *bins.entry(last).or_default() += sum;
+    bins.into_iter().filter(|(_, count)| *count > 0).for_each(|(bin, count)| each(bin, count));
 }
 
 fn compare_chunks(
@@ -167,19 +189,17 @@ fn compare_chunks(
             let counts = column.count_selected(selected, rows);
             let attribute = attributes.entry(column.name.clone()).or_default();
             attribute.present_selected += u64::from(rows.len() as u32 - counts[0]);
-            let binned = is_binned(column);
+            let mut add = |key: u64, text: &dyn Fn() -> String, count: u64| {
+                let new = || Counted { text: text(), selected: 0, baseline: 0 };
+                attribute.values.entry(key).or_insert_with(new).selected += count;
+            };
+            if is_binned(column) {
+                each_bin(column, &counts, |bin, count| add(bin_key(bin), &|| bin_text(bin), count));
+                continue;
+            }
             for (code, count) in counts.iter().enumerate().skip(1).filter(|(_, n)| **n > 0) {
                 let Some(value) = column.dict.get(code as u32) else { continue };
-                let (key, text) = key(value, binned);
-                attribute
-                    .values
-                    .entry(key)
-                    .or_insert_with(|| Counted {
-                        text: text.unwrap_or_else(|| value.to_string().chars().take(200).collect()),
-                        selected: 0,
-                        baseline: 0,
-                    })
-                    .selected += u64::from(*count);
+                add(value_hash(value), &|| value.to_string().chars().take(200).collect(), u64::from(*count));
             }
         }
     }
@@ -209,11 +229,24 @@ fn compare_chunks(
             };
             let total: u64 = counts.iter().skip(1).map(|c| u64::from(*c)).sum();
             attribute.present_baseline += total;
-            let binned = is_binned(column);
-            for (code, count) in counts.iter().enumerate().skip(1).filter(|(_, n)| **n > 0) {
-                let Some(value) = column.dict.get(code as u32) else { continue };
-                if let Some(counted) = attribute.values.get_mut(&key(value, binned).0) {
-                    counted.baseline += u64::from(*count);
+            if is_binned(column) {
+                each_bin(column, &counts, |bin, count| {
+                    if let Some(counted) = attribute.values.get_mut(&bin_key(bin)) {
+                        counted.baseline += count;
+                    }
+                });
+            } else if column.dict.is_ordered() && attribute.values.len() * PROBES < column.dict.len() {
+                // A few values of many: look them up instead of hashing all.
+                for (key, counted) in &mut attribute.values {
+                    counted.baseline +=
+                        column.dict.codes_of(*key).map(|code| u64::from(counts[code as usize])).sum::<u64>();
+                }
+            } else {
+                for (code, count) in counts.iter().enumerate().skip(1).filter(|(_, n)| **n > 0) {
+                    let Some(value) = column.dict.get(code as u32) else { continue };
+                    if let Some(counted) = attribute.values.get_mut(&value_hash(value)) {
+                        counted.baseline += u64::from(*count);
+                    }
                 }
             }
         }
