@@ -5,7 +5,7 @@
 //! is recorded as soon as there is room (`spool`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -86,8 +86,8 @@ pub(crate) struct App {
     pub(crate) publishing: Mutex<()>,
     /// Held while tallies are written, so that an older one never replaces a newer one.
     pub(crate) checkpointing: Mutex<()>,
-    /// When the watch loop last turned, in milliseconds since 1970: without a watcher no lease is renewed.
-    pub(crate) watched_at: AtomicI64,
+    /// When the watch loop last turned: without a watcher no lease is renewed.
+    pub(crate) watched_at: Mutex<Instant>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -101,9 +101,9 @@ fn owner_only(path: &std::path::Path) -> std::io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
 }
 
-type Opened = (Arc<App>, mpsc::Receiver<intake::Job>, Vec<String>);
+pub(crate) type Opened = (Arc<App>, mpsc::Receiver<intake::Job>, Vec<String>);
 
-fn open(options: &Options) -> Result<Opened, BootError> {
+pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
     let disk = Disk::lock(&options.data)?;
     owner_only(&options.data)
         .map_err(|source| BootError::Machine { what: "cannot protect the data directory".into(), source })?;
@@ -157,13 +157,13 @@ fn open(options: &Options) -> Result<Opened, BootError> {
         version: AtomicU64::new(version),
         publishing: Mutex::default(),
         checkpointing: Mutex::default(),
-        watched_at: AtomicI64::new(now().nanos() / 1_000_000),
+        watched_at: Mutex::new(std::time::Instant::now()),
     };
     app.publish(&state);
     Ok((Arc::new(app), jobs, findings))
 }
 
-fn first_token(app: &App) -> Result<Option<String>, BootError> {
+pub(crate) fn first_token(app: &App) -> Result<Option<String>, BootError> {
     if app.state.load().tokens().next().is_some() {
         return Ok(None);
     }

@@ -21,3 +21,6 @@ mod watch;
 
 pub use boot::{BootError, Options, Started, run};
 pub use tap::{Joiner, Tap};
+
+#[cfg(test)]
+mod tests;

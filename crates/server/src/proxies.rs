@@ -1,7 +1,6 @@
 //! What proxies call: snapshot (long poll), renewal, events.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use auth::Role;
@@ -12,14 +11,14 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::app::{App, ProxySeen, lock, now};
+use crate::app::{App, ProxySeen, lock};
 use crate::ingest::store_rows;
 use crate::problem::Problem;
 
 /// A waiting snapshot call is answered at the latest after this.
 const WAIT: Duration = Duration::from_secs(10);
 /// The watch loop turns four times a second; after this long without a turn leases lapse.
-const WATCH_MAX_MS: i64 = 5_000;
+pub(crate) const WATCH_MAX: Duration = Duration::from_secs(5);
 /// Instances remembered.
 const PROXIES_MAX: usize = 10_000;
 
@@ -55,10 +54,10 @@ pub(crate) async fn renew(State(app): State<Arc<App>>, headers: HeaderMap, body:
     app.authorize(&headers, Role::Proxy)?;
     let renewal: Renewal = serde_json::from_slice(&body)
         .map_err(|e| Problem::bad_request("invalid-body", e.to_string(), "send name, instance and version"))?;
-    let unwatched_ms = now().nanos() / 1_000_000 - app.watched_at.load(Ordering::Relaxed);
-    if unwatched_ms > WATCH_MAX_MS {
+    let unwatched = lock(&app.watched_at).elapsed();
+    if unwatched > WATCH_MAX {
         // Harm is allowed only while somebody watches it.
-        let detail = format!("nobody has watched the experiments for {unwatched_ms} ms");
+        let detail = format!("nobody has watched the experiments for {} s", unwatched.as_secs());
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unwatched", detail, "see the server's log"));
     }
     let mut proxies = lock(&app.proxies);

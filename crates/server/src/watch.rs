@@ -41,7 +41,7 @@ pub(crate) fn work(app: &Arc<App>, stop: &std::sync::atomic::AtomicBool) {
         let began = Instant::now();
         app.retry_spool();
         turn(app, &mut off_in, started.elapsed() >= SETTLED);
-        app.watched_at.store(now().nanos() / 1_000_000, Ordering::Relaxed);
+        *lock(&app.watched_at) = Instant::now();
         let state = app.state.load_full();
         for experiment in state.experiments().rev().take(50) {
             if lock(&app.tap).tally(experiment.id).is_some() {

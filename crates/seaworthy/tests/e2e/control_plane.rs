@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 
 use crate::harness::{BIN, Process, alone, api, call, serve, until};
 
-fn flag(variant: &str) -> Value {
+pub fn flag(variant: &str) -> Value {
     json!({"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": variant})
 }
 
-fn fault_spec(min_ms: u64) -> Value {
+pub fn fault_spec(min_ms: u64) -> Value {
     json!({"name": "slow", "treatment": {"fault": {"route": "all", "delay_ms": 200}}, "baseline_ratio": 4,
         "stages": [{"share": 0.05, "min_ms": min_ms}], "window_ms": 1000, "settle_ms": 500,
         "warm_up": {"min_exposures": 20, "min_ms": 500, "max_ms": 60_000},
@@ -24,14 +24,14 @@ fn fault_spec(min_ms: u64) -> Value {
         "kpi": {"success": "name = 'request' and http.response.status_code < 500", "failure": "name = 'request' and error = true"}})
 }
 
-fn token(address: &str, admin: &str, role: &str) -> String {
+pub fn token(address: &str, admin: &str, role: &str) -> String {
     let (status, made) = api(address, admin, "POST", "/api/v1/tokens", &json!({"name": role, "role": role}));
     assert_eq!(status, 201, "{made}");
     made["secret"].as_str().unwrap().to_owned()
 }
 
 /// An upstream that answers 200 to everything.
-fn upstream() -> String {
+pub fn upstream() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
@@ -58,7 +58,7 @@ fn upstream() -> String {
     address
 }
 
-fn edge(dir: &std::path::Path, control: &str, upstream: &str, token: &str) -> Process {
+pub fn edge(dir: &std::path::Path, control: &str, upstream: &str, token: &str) -> Process {
     let path = dir.join("edge.yaml");
     let text = format!(
         "name: edge\nlisten: 127.0.0.1:0\ncontrol: http://{control}\nedge: true\nsubject: {{header: x-user-id}}\n\
@@ -69,7 +69,7 @@ fn edge(dir: &std::path::Path, control: &str, upstream: &str, token: &str) -> Pr
 }
 
 /// Requests of many users through the proxy until told to stop; counts answers other than 200.
-fn traffic(address: String, stop: Arc<AtomicBool>, failed: Arc<AtomicU64>) -> std::thread::JoinHandle<()> {
+pub fn traffic(address: String, stop: Arc<AtomicBool>, failed: Arc<AtomicU64>) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let mut n = 0_u64;
         while !stop.load(Ordering::Relaxed) {
@@ -265,6 +265,54 @@ fn control_plane_gone_faults_gone_and_evidence_resumes() {
         (health["lease_is_valid"] == true && health["faults_on"] == 0).then_some(())
     });
     drop(server);
+}
+
+/// Scenario: the proxy dies under load while a fault is on, and another takes its place.
+/// Guarantees: the experiment goes on by itself; nobody changes sides; evidence is what the event store holds.
+#[test]
+fn a_proxy_killed_under_load_loses_no_arm() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(&dir.path().join("data"), "127.0.0.1:0");
+    let listen = server.address();
+    let admin = server.ready["admin_token"].as_str().unwrap().to_owned();
+    let (proxy_token, upstream) = (token(&listen, &admin, "proxy"), upstream());
+    let (status, started) = {
+        let mut spec = fault_spec(120_000);
+        // The same users come in each round: many are seen on both sides of a kill.
+        spec["treatment"] = json!({"fault": {"route": "all", "delay_ms": 5}});
+        api(&listen, &admin, "POST", "/api/v1/experiments", &spec)
+    };
+    assert_eq!(status, 201, "{started}");
+    let path = format!("/api/v1/experiments/{}", started["id"].as_str().unwrap());
+    let show = || api(&listen, &admin, "GET", &path, &Value::Null).1;
+    let exposed = |view: &Value| view["arms"]["baseline"]["exposed"].as_u64().unwrap_or(0);
+    let mut seen = 0;
+    for round in 0..3 {
+        let proxy = edge(dir.path(), &listen, &upstream, &proxy_token);
+        let (stop, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let users: Vec<_> = (0..3).map(|_| traffic(proxy.address(), stop.clone(), failed.clone())).collect();
+        until(40, "more subjects", || (exposed(&show()) > seen + 20 && show()["state"] == "running").then_some(()));
+        seen = exposed(&show());
+        assert_eq!(failed.load(Ordering::Relaxed), 0, "round {round}");
+        proxy.kill();
+        stop.store(true, Ordering::Relaxed);
+        users.into_iter().for_each(|user| user.join().unwrap());
+        // The view may be a moment old; it never shrinks.
+        assert!(exposed(&show()) >= seen);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let view = show();
+    let asked = json!({"where": "experiment.exposure = true", "group_by": ["user.id", "experiment.arm"],
+        "calculate": ["count"], "from": view["harm_began_at"], "limit": 100_000});
+    let (_, answer) = api(&listen, &admin, "POST", "/api/v1/query", &asked);
+    let rows = answer["rows"].as_array().unwrap();
+    let users: BTreeSet<&str> = rows.iter().map(|row| row["user.id"].as_str().unwrap()).collect();
+    assert_eq!(users.len(), rows.len(), "a user was seen in both arms");
+    for arm in ["treatment", "baseline"] {
+        let stored = rows.iter().filter(|row| row["experiment.arm"] == arm).count() as u64;
+        assert_eq!(Some(stored), view["arms"][arm]["exposed"].as_u64(), "{arm}: {view}");
+    }
 }
 
 /// Guarantees: whose fault an error is stands in the answer and in the event; hostile headers put nobody into an arm.

@@ -33,8 +33,14 @@ impl Drop for Process {
 impl Process {
     /// Starts a subcommand and reads its line of readiness.
     pub fn start(words: &[&str], token: &str) -> Process {
-        let mut child = Command::new(BIN)
-            .args(words)
+        let mut command = Command::new(BIN);
+        command.args(words);
+        Process::spawn(command, token)
+    }
+
+    /// The same for a command that ends up being a subcommand.
+    pub fn spawn(mut command: Command, token: &str) -> Process {
+        let mut child = command
             .env("SEAWORTHY_TOKEN", token)
             .env("SEAWORTHY_LOG", "warn")
             .stdout(Stdio::piped())
@@ -45,7 +51,7 @@ impl Process {
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
         std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
-        let ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{words:?} said {line:?}: {e}"));
+        let ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{command:?} said {line:?}: {e}"));
         Process { child, ready }
     }
 

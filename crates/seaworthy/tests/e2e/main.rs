@@ -4,4 +4,5 @@
 
 mod control_plane;
 mod demo;
+mod disk_full;
 mod harness;
