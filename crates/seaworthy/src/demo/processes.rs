@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
 
 use super::Args;
@@ -25,6 +26,8 @@ pub struct World {
     /// The control plane's address.
     pub base: String,
     temporary: Option<PathBuf>,
+    /// The children's addresses, see [`reserve`].
+    reserved: Vec<TcpSocket>,
 }
 
 impl Drop for World {
@@ -35,9 +38,15 @@ impl Drop for World {
     }
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+/// A free address that stays ours: the services must know each other's addresses before they start. A socket that is bound but
+/// does not listen keeps the kernel from giving the port to an outgoing connection, and lets a child with `SO_REUSEADDR` (tokio
+/// sets it) listen there. A port that was merely seen to be free was taken by somebody's connection once in some hundred starts.
+fn reserve() -> Result<(TcpSocket, SocketAddr)> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let address = socket.local_addr()?;
+    Ok((socket, address))
 }
 
 /// The wanted port or the next free one.
@@ -61,16 +70,25 @@ impl World {
         let data = root.join("data");
         std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
         let temporary = args.data.is_none().then(|| root.clone());
-        let mut world = World { children: Vec::new(), data, base: String::new(), temporary };
+        let mut world = World { children: Vec::new(), data, base: String::new(), temporary, reserved: Vec::new() };
 
-        let port = port_from(args.port)?;
+        let data = world.data.display().to_string();
+        let mut port = port_from(args.port)?;
+        let told = loop {
+            let listen = format!("127.0.0.1:{port}");
+            match world.spawn(&root, "serve", &["serve", "--json", "--listen", &listen, "--data", &data], "").await {
+                Ok(told) => break told,
+                // Somebody was quicker between the look and the start.
+                Err(error) => match port_from(port)? {
+                    next if next > port => port = next,
+                    _ => return Err(error),
+                },
+            }
+        };
         if port != args.port {
             say(&format!("Port {} is taken, so the control plane takes {port}.", args.port));
         }
-        let listen = format!("127.0.0.1:{port}");
-        let data = world.data.display().to_string();
-        let told = world.spawn(&root, "serve", &["serve", "--json", "--listen", &listen, "--data", &data], "").await?;
-        world.base = format!("http://{listen}");
+        world.base = format!("http://127.0.0.1:{port}");
         let admin =
             told["admin_token"].as_str().context("the data directory was used before: name an empty one")?.to_owned();
         say(&format!("control plane and console   {}", world.base));
@@ -86,9 +104,13 @@ impl World {
         let (proxy, ingest) = (token("proxy").await?, token("ingest").await?);
         let service = token("service").await?;
 
-        let ports: Vec<u16> = (0..6).map(|_| free_port()).collect::<Result<_>>()?;
-        let at = |n: usize| SocketAddr::from(([127, 0, 0, 1], ports[n]));
-        let (edge, mesh, web, catalog, playback, license) = (at(0), at(1), at(2), at(3), at(4), at(5));
+        let mut address = || -> Result<SocketAddr> {
+            let (socket, address) = reserve()?;
+            world.reserved.push(socket);
+            Ok(address)
+        };
+        let (edge, mesh, web) = (address()?, address()?, address()?);
+        let (catalog, playback, license) = (address()?, address()?, address()?);
         let control = world.base.clone();
         let next = format!("http://{mesh}");
         for (part, address) in [("license", license), ("playback", playback), ("catalog", catalog)] {
