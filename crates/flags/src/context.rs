@@ -34,6 +34,20 @@ impl Context {
         self
     }
 
+    /// Attributes that win over those of the caller: what a server knows better.
+    #[must_use]
+    pub fn overridden(mut self, by: &Map<String, Value>) -> Context {
+        for (name, value) in by {
+            match (name.as_str(), value) {
+                ("targetingKey", Value::String(key)) => self.targeting_key = Some(key.clone()),
+                _ => {
+                    self.attributes.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        self
+    }
+
     /// The subject; none if absent or empty.
     pub fn targeting_key(&self) -> Option<&str> {
         self.targeting_key.as_deref().filter(|key| !key.is_empty())

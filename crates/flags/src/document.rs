@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::bucket::Bucketing;
+use crate::clock::Clock;
 use crate::logic::Expr;
 
 /// The longest document that is read.
@@ -40,6 +41,7 @@ pub struct Flag {
     pub(crate) bucketing: Bucketing,
     /// The flag's own metadata over the set's.
     pub(crate) metadata: Map<String, Value>,
+    clock: Clock,
     definition: Arc<Value>,
 }
 
@@ -47,6 +49,7 @@ pub struct Flag {
 #[derive(Clone, Debug, Default)]
 pub struct FlagSet {
     flags: HashMap<String, Arc<Flag>>,
+    evaluators: Map<String, Value>,
     metadata: Map<String, Value>,
 }
 
@@ -61,18 +64,30 @@ impl FlagSet {
         })?;
         let metadata = document.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
         let evaluators = document.get("$evaluators").and_then(Value::as_object).cloned().unwrap_or_default();
-        let Some(definitions) = document.get("flags").and_then(Value::as_object) else {
-            return Err(vec![Finding::new("/flags", "expected an object of flags by key")]);
+        let definitions: Vec<(&str, String, &Value)> = match document.get("flags") {
+            Some(Value::Object(map)) => {
+                map.iter().map(|(key, flag)| (key.as_str(), format!("/flags/{key}"), flag)).collect()
+            }
+            // flagd's other form: a list of flags that carry their keys. Of two with one key the later counts.
+            Some(Value::Array(list)) => list
+                .iter()
+                .enumerate()
+                .map(|(n, flag)| {
+                    (flag.get("key").and_then(Value::as_str).unwrap_or_default(), format!("/flags/{n}"), flag)
+                })
+                .collect(),
+            _ => return Err(vec![Finding::new("/flags", "expected an object of flags by key")]),
         };
-        let mut set = FlagSet { flags: HashMap::new(), metadata };
+        let mut set = FlagSet { flags: HashMap::new(), evaluators, metadata };
         let mut findings = Vec::new();
-        for (key, definition) in definitions {
-            match Flag::compile(key, definition, &evaluators, &set.metadata) {
+        for (key, place, definition) in definitions {
+            match Flag::compile(key, definition, &set.evaluators, &set.metadata) {
                 Ok(flag) => {
-                    set.flags.insert(key.clone(), Arc::new(flag));
+                    set.flags.insert(key.to_owned(), Arc::new(flag));
                 }
-                Err(found) => findings
-                    .extend(found.into_iter().map(|f| Finding::new(format!("/flags/{key}{}", f.place), f.reason))),
+                Err(found) => {
+                    findings.extend(found.into_iter().map(|f| Finding::new(format!("{place}{}", f.place), f.reason)));
+                }
             }
         }
         if findings.is_empty() { Ok(set) } else { Err(findings) }
@@ -80,7 +95,23 @@ impl FlagSet {
 
     /// A set of flags compiled one by one.
     pub fn of(flags: impl IntoIterator<Item = Arc<Flag>>, metadata: Map<String, Value>) -> FlagSet {
-        FlagSet { flags: flags.into_iter().map(|flag| (flag.key.clone(), flag)).collect(), metadata }
+        let flags = flags.into_iter().map(|flag| (flag.key.clone(), flag)).collect();
+        FlagSet { flags, evaluators: Map::new(), metadata }
+    }
+
+    /// A flag's definition as it stands alone: shared rules written out, the set's metadata in it.
+    pub fn portable(&self, key: &str) -> Option<Value> {
+        let flag = self.flags.get(key)?;
+        let mut definition = flag.definition().clone();
+        if !self.evaluators.is_empty() {
+            if let Some(targeting) = definition.get_mut("targeting") {
+                write_out(targeting, &self.evaluators);
+            }
+        }
+        if let (false, Some(object)) = (flag.metadata().is_empty(), definition.as_object_mut()) {
+            object.insert("metadata".to_owned(), Value::Object(flag.metadata().clone()));
+        }
+        Some(definition)
     }
 
     /// The flag with this key.
@@ -96,6 +127,23 @@ impl FlagSet {
     /// The set's metadata.
     pub fn metadata(&self) -> &Map<String, Value> {
         &self.metadata
+    }
+}
+
+/// Puts shared rules in place of the references to them. Compiling has bounded depth and length before.
+fn write_out(rule: &mut Value, evaluators: &Map<String, Value>) {
+    let shared = rule
+        .as_object()
+        .filter(|object| object.len() == 1)
+        .and_then(|object| object.get("$ref"))
+        .and_then(|name| evaluators.get(name.as_str()?));
+    if let Some(shared) = shared {
+        *rule = shared.clone();
+    }
+    match rule {
+        Value::Object(map) => map.values_mut().for_each(|v| write_out(v, evaluators)),
+        Value::Array(list) => list.iter_mut().for_each(|v| write_out(v, evaluators)),
+        _ => {}
     }
 }
 
@@ -183,8 +231,11 @@ impl Flag {
         if !findings.is_empty() {
             return Err(findings);
         }
+        let mut clock = Clock::default();
+        targeting.iter().for_each(|rule| clock.read(rule));
         Ok(Flag {
             key: key.to_owned(),
+            clock,
             enabled,
             variants,
             default,
@@ -203,6 +254,11 @@ impl Flag {
     /// Whether its state is ENABLED.
     pub fn enabled(&self) -> bool {
         self.enabled
+    }
+
+    /// When its answers may change by themselves.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Whether it has targeting rules.

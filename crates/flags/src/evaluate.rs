@@ -45,6 +45,12 @@ pub enum ErrorCode {
     FlagNotFound,
     /// The rule cannot be evaluated.
     ParseError,
+    /// The flag's values are of another type than asked for.
+    TypeMismatch,
+    /// The rule needs a targeting key.
+    TargetingKeyMissing,
+    /// The context is not an object, or nested too deeply.
+    InvalidContext,
     /// The rule names no variant.
     General,
 }
@@ -55,6 +61,9 @@ impl ErrorCode {
         match self {
             ErrorCode::FlagNotFound => "FLAG_NOT_FOUND",
             ErrorCode::ParseError => "PARSE_ERROR",
+            ErrorCode::TypeMismatch => "TYPE_MISMATCH",
+            ErrorCode::TargetingKeyMissing => "TARGETING_KEY_MISSING",
+            ErrorCode::InvalidContext => "INVALID_CONTEXT",
             ErrorCode::General => "GENERAL",
         }
     }

@@ -8,6 +8,7 @@
 //! Pure: no clock (the time is an argument), no I/O, and nothing known of HTTP, experiments' state or storage.
 
 pub mod bucket;
+mod clock;
 mod context;
 mod document;
 mod evaluate;
@@ -16,6 +17,7 @@ mod logic;
 mod semver;
 
 pub use bucket::{BucketKey, Bucketing, Slice};
+pub use clock::Clock;
 pub use context::Context;
 pub use document::{DOCUMENT_BYTES_MAX, Finding, Flag, FlagSet};
 pub use evaluate::{ErrorCode, Evaluation, EvaluationError, Overlay, Reason};

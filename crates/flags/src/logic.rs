@@ -108,6 +108,23 @@ pub(crate) enum Op {
     SemVer,
 }
 
+impl Op {
+    /// Whether it sets two or three values beside each other.
+    pub(crate) fn compares(self) -> bool {
+        matches!(
+            self,
+            Op::Equal
+                | Op::Same
+                | Op::NotEqual
+                | Op::NotSame
+                | Op::Greater
+                | Op::GreaterEqual
+                | Op::Less
+                | Op::LessEqual
+        )
+    }
+}
+
 fn operator(name: &str) -> Option<Op> {
     Some(match name {
         "==" => Op::Equal,

@@ -4,8 +4,9 @@
 //! `experimentId`, `experimentArm`, `bucketing`, `version`. No value means "use the code default" (ADR-0006).
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
-use flags::{Context, ErrorCode, EvaluationError, FlagSet, Overlay};
+use flags::{Clock, Context, ErrorCode, EvaluationError, FlagSet, Overlay, Reason};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use vocab::Timestamp;
@@ -17,8 +18,21 @@ pub struct Snapshot {
     pub flags: FlagSet,
     /// Experiments in front of flags, by key.
     pub overlays: BTreeMap<String, Overlay>,
-    /// Changes whenever flags or overlays do.
-    pub version: u64,
+    /// Whether evaluations carry what a telemetry hook needs to report exposures; without it only the flags' own metadata.
+    pub telemetry: bool,
+    summary: OnceLock<Summary>,
+}
+
+/// What is worked out once.
+#[derive(Clone, Debug)]
+struct Summary {
+    digest: [u8; 16],
+    text: String,
+    clock: Clock,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// A status and a body.
@@ -50,8 +64,61 @@ pub fn context(body: &[u8]) -> Result<Context, Value> {
     }
 }
 
+/// A flag's answer before it takes the form of a protocol.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolution<'a> {
+    /// None means the code default.
+    pub value: Option<&'a Value>,
+    /// The variant's name.
+    pub variant: Option<&'a str>,
+    /// Why.
+    pub reason: Reason,
+    /// Text, numbers and truth values.
+    pub metadata: Map<String, Value>,
+}
+
 impl Snapshot {
-    fn evaluate(&self, key: &str, context: &Context, now: Timestamp) -> Result<Value, EvaluationError> {
+    /// Flags and experiments in front of them; with `telemetry`, evaluations say what a telemetry hook needs.
+    pub fn new(flags: FlagSet, overlays: BTreeMap<String, Overlay>, telemetry: bool) -> Snapshot {
+        Snapshot { flags, overlays, telemetry, summary: OnceLock::new() }
+    }
+
+    fn summary(&self) -> &Summary {
+        self.summary.get_or_init(|| {
+            let mut hash = Sha256::new();
+            let mut clock = Clock::default();
+            let mut part = |text: &str| {
+                hash.update((text.len() as u64).to_le_bytes());
+                hash.update(text);
+            };
+            for (key, flag) in self.flags.flags() {
+                part(key);
+                part(&self.flags.portable(key).unwrap_or_default().to_string());
+                clock.merge(flag.clock());
+            }
+            for (key, overlay) in &self.overlays {
+                part(key);
+                part(&format!("{overlay:?}"));
+            }
+            part(if self.telemetry { "telemetry" } else { "" });
+            let mut digest = [0; 16];
+            digest.copy_from_slice(&hash.finalize()[..16]);
+            Summary { digest, text: hex(&digest), clock }
+        })
+    }
+
+    /// Names the ruleset: the same flags and experiments have the same digest, on every node and after every restart.
+    pub fn digest(&self) -> &str {
+        &self.summary().text
+    }
+
+    /// When answers may change by themselves.
+    pub fn clock(&self) -> &Clock {
+        &self.summary().clock
+    }
+
+    /// Decides one flag.
+    pub fn resolve(&self, key: &str, context: &Context, now: Timestamp) -> Result<Resolution<'_>, EvaluationError> {
         let flag = self.flags.flag(key).ok_or_else(|| EvaluationError {
             code: ErrorCode::FlagNotFound,
             detail: format!("there is no flag {key:?}"),
@@ -63,27 +130,39 @@ impl Snapshot {
             .filter(|(_, v)| !v.is_object() && !v.is_array())
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
-        if let Some(id) = context.targeting_key() {
-            metadata.insert("contextId".into(), json!(id));
+        if self.telemetry {
+            if let Some(id) = context.targeting_key() {
+                metadata.insert("contextId".into(), json!(id));
+            }
+            if let Some((experiment, arm)) = evaluation.experiment {
+                metadata.insert("experimentId".into(), json!(experiment.to_string()));
+                metadata.insert("experimentArm".into(), json!(arm.as_str()));
+                metadata.insert("bucketing".into(), json!("native-1"));
+            }
+            metadata.insert("version".into(), json!(&self.digest()[..12]));
         }
-        if let Some((experiment, arm)) = evaluation.experiment {
-            metadata.insert("experimentId".into(), json!(experiment.to_string()));
-            metadata.insert("experimentArm".into(), json!(arm.as_str()));
-            metadata.insert("bucketing".into(), json!("native-1"));
-        }
-        metadata.insert("version".into(), json!(self.version.to_string()));
-        let mut answer = json!({"key": key, "reason": evaluation.reason.as_str(), "metadata": metadata});
-        if let Some(value) = evaluation.value {
+        Ok(Resolution { value: evaluation.value, variant: evaluation.variant, reason: evaluation.reason, metadata })
+    }
+
+    fn evaluate(&self, key: &str, context: &Context, now: Timestamp) -> Result<Value, EvaluationError> {
+        let found = self.resolve(key, context, now)?;
+        let mut answer = json!({"key": key, "reason": found.reason.as_str(), "metadata": found.metadata});
+        if let Some(value) = found.value {
             answer["value"] = value.clone();
         }
         // Stock clients index the variant, so it is there even where the code default is meant.
-        answer["variant"] = json!(evaluation.variant.unwrap_or_default());
+        answer["variant"] = json!(found.variant.unwrap_or_default());
         Ok(answer)
     }
 
     /// `POST /ofrep/v1/evaluate/flags/{key}`
     pub fn single(&self, key: &str, body: &[u8], now: Timestamp) -> Reply {
-        let context = match context(body) {
+        self.single_in(key, context(body), now)
+    }
+
+    /// The same for a context that was read, and perhaps added to, before.
+    pub fn single_in(&self, key: &str, context: Result<Context, Value>, now: Timestamp) -> Reply {
+        let context = match context {
             Ok(context) => context,
             Err(mut error) => {
                 error["key"] = json!(key);
@@ -100,21 +179,26 @@ impl Snapshot {
         }
     }
 
-    /// `POST /ofrep/v1/evaluate/flags`: the ETag covers version, context and the minute (rules may read the clock), so a 304
-    /// costs no evaluation.
+    /// `POST /ofrep/v1/evaluate/flags`: the ETag covers the ruleset, the context and, where rules read the time, the time until
+    /// an answer may change, so a 304 costs no evaluation.
     pub fn bulk(&self, body: &[u8], if_none_match: Option<&str>, now: Timestamp) -> Reply {
-        let context = match context(body) {
+        self.bulk_in(context(body), if_none_match, now)
+    }
+
+    /// The same for a context that was read, and perhaps added to, before.
+    pub fn bulk_in(&self, context: Result<Context, Value>, if_none_match: Option<&str>, now: Timestamp) -> Reply {
+        let context = match context {
             Ok(context) => context,
             Err(error) => return Reply { status: 400, body: Some(error), etag: None },
         };
+        let summary = self.summary();
         let mut hash = Sha256::new();
-        hash.update(self.version.to_le_bytes());
-        hash.update(now.nanos().div_euclid(60_000_000_000).to_le_bytes());
+        hash.update(summary.digest);
+        hash.update(summary.clock.period(now).to_le_bytes());
         hash.update(context.targeting_key().unwrap_or_default());
         hash.update([0]);
         hash.update(Value::Object(context.attributes().clone()).to_string());
-        let digest = hash.finalize();
-        let etag = format!("\"{}\"", digest[..12].iter().map(|b| format!("{b:02x}")).collect::<String>());
+        let etag = format!("\"{}\"", hex(&hash.finalize()[..12]));
         if if_none_match == Some(etag.as_str()) {
             return Reply { status: 304, body: None, etag: Some(etag) };
         }
@@ -127,7 +211,8 @@ impl Snapshot {
                 Err(error) => json!({"key": key, "errorCode": error.code.as_str(), "errorDetails": error.detail}),
             })
             .collect();
-        Reply { status: 200, body: Some(json!({"flags": flags})), etag: Some(etag) }
+        let body = json!({"flags": flags, "metadata": self.flags.metadata()});
+        Reply { status: 200, body: Some(body), etag: Some(etag) }
     }
 }
 

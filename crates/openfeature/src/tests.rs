@@ -7,7 +7,7 @@ fn snapshot() -> Snapshot {
     let document = json!({"flags": {
         "banner": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off"},
         "gone": {"state": "DISABLED", "variants": {"on": true}}}});
-    Snapshot { flags: FlagSet::parse(&document.to_string()).unwrap(), ..Snapshot::default() }
+    Snapshot::new(FlagSet::parse(&document.to_string()).unwrap(), Default::default(), true)
 }
 
 #[test]
@@ -18,7 +18,7 @@ fn single_answers_are_those_of_ofrep() {
     assert_eq!(reply.status, 200);
     assert_eq!(
         reply.body.unwrap(),
-        json!({"key": "banner", "value": false, "variant": "off", "reason": "STATIC", "metadata": {"contextId": "u1", "version": "0"}})
+        json!({"key": "banner", "value": false, "variant": "off", "reason": "STATIC", "metadata": {"contextId": "u1", "version": snapshot().digest()[..12]}})
     );
     let disabled = ask("gone", "{}").body.unwrap();
     assert_eq!((disabled.get("value"), &disabled["reason"]), (None, &json!("DISABLED")));
@@ -34,12 +34,39 @@ fn single_answers_are_those_of_ofrep() {
 fn bulk_knows_what_has_not_changed() {
     let now = Timestamp::default();
     let body = br#"{"context":{"targetingKey":"u1"}}"#;
-    let mut snapshot = snapshot();
+    let snapshot = snapshot();
     let first = snapshot.bulk(body, None, now);
     assert_eq!(first.body.as_ref().unwrap()["flags"].as_array().unwrap().len(), 2);
     let etag = first.etag.unwrap();
     assert_eq!(snapshot.bulk(body, Some(&etag), now).status, 304);
     assert_eq!(snapshot.bulk(br#"{"context":{"targetingKey":"u2"}}"#, Some(&etag), now).status, 200);
-    snapshot.version += 1;
-    assert_eq!(snapshot.bulk(body, Some(&etag), now).status, 200);
+    let later = Timestamp::from_nanos(3_600_000_000_000);
+    assert_eq!(snapshot.bulk(body, Some(&etag), later).status, 304, "no rule reads the time");
+    let other = Snapshot::new(FlagSet::parse(r#"{"flags": {}}"#).unwrap(), Default::default(), true);
+    assert_eq!(other.bulk(body, Some(&etag), now).status, 200);
+}
+
+#[test]
+fn a_rule_that_reads_the_time_ends_what_clients_hold() {
+    let at = |secs: i64| Timestamp::from_nanos(secs * 1_000_000_000 + 1);
+    let ask = |rule: serde_json::Value| {
+        let document = json!({"flags": {"sale": {"state": "ENABLED", "variants": {"on": true, "off": false},
+            "defaultVariant": "off", "targeting": rule}}});
+        let snapshot = Snapshot::new(FlagSet::parse(&document.to_string()).unwrap(), Default::default(), false);
+        move |now: Timestamp| {
+            let reply = snapshot.bulk(b"{}", None, now);
+            (reply.etag.unwrap(), reply.body.unwrap()["flags"][0]["value"].clone())
+        }
+    };
+    let begins = ask(json!({"if": [{">=": [{"var": "$flagd.timestamp"}, 1_000]}, "on", "off"]}));
+    assert_eq!(begins(at(10)), begins(at(999)));
+    assert_eq!((&begins(at(999)).1, &begins(at(1_000)).1), (&json!(false), &json!(true)));
+    assert_ne!(begins(at(999)).0, begins(at(1_000)).0);
+    assert_eq!(begins(at(1_001)), begins(at(9_000)));
+    // The boundary belongs to the other side.
+    let ends = ask(json!({"if": [{">": [{"var": "$flagd.timestamp"}, 1_000]}, "on", "off"]}));
+    assert_eq!((&ends(at(1_000)).1, &ends(at(1_001)).1), (&json!(false), &json!(true)));
+    assert_ne!(ends(at(1_000)).0, ends(at(1_001)).0);
+    let ramp = ask(json!({"fractional": [["on", {"-": [{"var": "$flagd.timestamp"}, 1_000]}], ["off", 100]]}));
+    assert_ne!(ramp(at(1_000)).0, ramp(at(1_001)).0);
 }

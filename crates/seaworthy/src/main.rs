@@ -8,6 +8,7 @@ mod compare;
 mod demo;
 mod experiment;
 mod flag;
+mod flagd_cmd;
 mod proxy_cmd;
 mod query;
 mod serve;
@@ -36,6 +37,8 @@ enum Command {
     Demo(demo::Args),
     /// Make, show and switch off flags.
     Flag(flag::Args),
+    /// Serve flag files to flagd clients, with flagd's own options.
+    Flagd(flagd_cmd::Args),
     /// Plan, start, watch, stop and acknowledge experiments.
     Experiment(experiment::Args),
     /// Ask the events: filter, group by, count, percentiles, over time.
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
             Command::Proxy(args) => proxy_cmd::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Flag(args) => flag::run(args).await,
+            Command::Flagd(args) => flagd_cmd::run(args).await,
             Command::Experiment(args) => experiment::run(args).await,
             Command::Query(args) => query::run(args).await,
             Command::Compare(args) => compare::run(args).await,

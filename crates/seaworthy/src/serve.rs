@@ -17,7 +17,8 @@ pub struct Args {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:7777")]
     listen: SocketAddr,
-    /// Also listen on OTLP's standard ports 4317 and 4318.
+    /// Also listen on OTLP's standard ports 4317 and 4318, and on 127.0.0.1 on flagd's 8013 to 8016 (without tokens: whoever
+    /// reaches these reads all flags).
     #[arg(long)]
     standard_ports: bool,
     /// Print one line of JSON when ready: address, and the admin token on the first start.
@@ -26,11 +27,12 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<u8> {
-    let mut also_listen = Vec::new();
+    let (mut also_listen, mut flagd_ports) = (Vec::new(), Vec::new());
     if args.standard_ports {
         also_listen = [4317, 4318].map(|port| SocketAddr::new(args.listen.ip(), port)).to_vec();
+        flagd_ports = vec![8013, 8014, 8015, 8016];
     }
-    let options = server::Options { data: args.data.clone(), listen: args.listen, also_listen };
+    let options = server::Options { data: args.data.clone(), listen: args.listen, also_listen, flagd_ports };
     let json = args.json;
     let started = move |started: server::Started| {
         if json {

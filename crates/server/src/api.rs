@@ -42,6 +42,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let logs = LogsServiceServer::new(Grpc(app.clone()))
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(BODY_BYTES_MAX);
+    let face = app.face(Some(app.pass.clone()));
+    let for_clients = flagd::http::ofrep(&face)
+        .merge(flagd::http::evaluation(&face))
+        .merge(flagd::http::sync(&face))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), may_evaluate));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(|| async { "ok\n" }))
@@ -69,8 +74,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/proxy/snapshot", get(proxies::snapshot))
         .route("/api/v1/proxy/renew", post(proxies::renew))
         .route("/api/v1/proxy/events", post(proxies::events))
-        .route("/ofrep/v1/evaluate/flags", post(ofrep_bulk))
-        .route("/ofrep/v1/evaluate/flags/{key}", post(ofrep_single))
         .route("/v1/traces", post(http_traces))
         .route("/v1/logs", post(http_logs))
         .route_service("/opentelemetry.proto.collector.trace.v1.TraceService/Export", traces)
@@ -78,6 +81,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(console_or_nothing)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(app)
+        .merge(for_clients)
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(body: &Bytes) -> Result<T, Problem> {
@@ -572,35 +576,32 @@ async fn stream(
     Ok(Sse::new(all).keep_alive(KeepAlive::new().interval(std::time::Duration::from_secs(5))))
 }
 
-fn ofrep_reply(reply: openfeature::Reply) -> Response {
-    let mut response = match reply.body {
-        Some(body) => Json(body).into_response(),
-        None => Body::empty().into_response(),
-    };
-    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
-    if let Some(etag) = reply.etag.and_then(|e| e.parse().ok()) {
-        response.headers_mut().insert(header::ETAG, etag);
+/// Whoever evaluates needs a token. OFREP's change stream has a pass in its address instead, which it checks itself.
+async fn may_evaluate(State(app): Shared, request: axum::extract::Request, next: axum::middleware::Next) -> Response {
+    if request.uri().path() == "/ofrep/v1/events" {
+        return next.run(request).await;
     }
-    response
+    match app.authorize(request.headers(), Role::Evaluate) {
+        Ok(_) => next.run(request).await,
+        Err(problem) if is_grpc(request.headers()) => {
+            let detail = problem.detail.clone();
+            let status = match problem.status {
+                StatusCode::FORBIDDEN => tonic::Status::permission_denied(detail),
+                _ => tonic::Status::unauthenticated(detail),
+            };
+            status.into_http::<Body>()
+        }
+        Err(problem) => problem.into_response(),
+    }
 }
 
-async fn ofrep_single(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, body: Bytes) -> Answer {
-    app.authorize(&headers, Role::Evaluate)?;
-    Ok(ofrep_reply(app.flags.load().single(&key, &body, now())))
-}
-
-async fn ofrep_bulk(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
-    app.authorize(&headers, Role::Evaluate)?;
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
-    Ok(ofrep_reply(app.flags.load().bulk(&body, known, now())))
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    media.is_some_and(|v| v.starts_with("application/grpc"))
 }
 
 async fn console_or_nothing(uri: http::Uri, headers: HeaderMap) -> Response {
-    let grpc = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .is_some_and(|v| v.starts_with("application/grpc"));
-    if grpc {
+    if is_grpc(&headers) {
         return tonic::Status::unimplemented("no such method").into_http::<Body>();
     }
     let path = uri.path().trim_start_matches('/');

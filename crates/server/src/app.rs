@@ -66,6 +66,8 @@ pub(crate) struct App {
     pub(crate) plane: Mutex<Plane>,
     pub(crate) state: ArcSwap<State>,
     pub(crate) flags: ArcSwap<openfeature::Snapshot>,
+    /// The same flags for clients.
+    pub(crate) hub: Arc<flagd::Hub>,
     pub(crate) proxy_snapshot: watch::Sender<Arc<(u64, String)>>,
     pub(crate) proxies: Mutex<HashMap<String, ProxySeen>>,
     pub(crate) emergency: Mutex<Emergency>,
@@ -74,6 +76,7 @@ pub(crate) struct App {
     pub(crate) intake: mpsc::Sender<Job>,
     pub(crate) news: broadcast::Sender<News>,
     pub(crate) files: Arc<dyn Files>,
+    pub(crate) pass: flagd::Pass,
     pub(crate) redactor: otlp::Redactor,
     pub(crate) key_hex: String,
     pub(crate) data_dir: String,
@@ -115,6 +118,11 @@ impl App {
             .map(|record| &record.token);
         auth::authorize(known, role, now())?;
         Ok(format!("token:{}", known.map_or("", |t| t.name.as_str())))
+    }
+
+    /// The flags as clients see them. With a pass: on the port that asks for tokens.
+    pub(crate) fn face(&self, pass: Option<flagd::Pass>) -> flagd::Face {
+        flagd::Face { pass, ..flagd::Face::new(self.hub.clone()) }
     }
 
     /// Decides, records, applies, publishes. Returns the audit index.
@@ -283,7 +291,9 @@ impl App {
         drop(emergency);
         let snapshot =
             json!({"version": version, "epoch": state.epoch(), "key": self.key_hex, "experiments": experiments});
-        self.flags.store(Arc::new(openfeature::Snapshot { flags, overlays, version }));
+        let served = openfeature::Snapshot::new(flags, overlays, true);
+        self.hub.put(vec![flagd::Source { uri: "seaworthy".to_owned(), snapshot: served.clone() }]);
+        self.flags.store(Arc::new(served));
         self.state.store(Arc::new(state.clone()));
         self.proxy_snapshot.send_replace(Arc::new((version, snapshot.to_string())));
     }

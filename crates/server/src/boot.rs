@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use audit::Log;
 use auth::{Role, TokenHash};
+use axum::Router;
 use control::{Command, State};
 use events::Store;
 use files::{Disk, Files, LockError};
@@ -35,6 +36,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Further addresses with the same services (OTLP's standard ports).
     pub also_listen: Vec<SocketAddr>,
+    /// Ports on loopback for flagd's clients: evaluation, health, sync, OFREP; all or none.
+    pub flagd_ports: Vec<u16>,
 }
 
 /// Why a server cannot run.
@@ -57,6 +60,9 @@ pub enum BootError {
         /// Why.
         source: std::io::Error,
     },
+    /// One of flagd's ports is taken.
+    #[error(transparent)]
+    Flagd(#[from] flagd::listen::ListenError),
     /// Something of the machine.
     #[error("{what}")]
     Machine {
@@ -140,6 +146,7 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         plane: Mutex::new(Plane { state: state.clone(), log }),
         state: Default::default(),
         flags: Default::default(),
+        hub: Arc::new(flagd::Hub::new(serde_json::Map::new())),
         proxy_snapshot: watch::channel(Arc::new((0, String::new()))).0,
         proxies: Mutex::default(),
         emergency: Mutex::new(Emergency::default()),
@@ -148,6 +155,7 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         intake,
         news: broadcast::channel(1_024).0,
         files,
+        pass: flagd::Pass(key),
         redactor: otlp::Redactor::new(key),
         key_hex: key.iter().map(|b| format!("{b:02x}")).collect(),
         data_dir: options.data.display().to_string(),
@@ -175,6 +183,18 @@ pub(crate) fn first_token(app: &App) -> Result<Option<String>, BootError> {
     Ok(Some(token))
 }
 
+/// What flagd serves on its ports: evaluation, health, sync, OFREP.
+const FLAGD: [fn(&App) -> Router; 4] = [
+    |app| flagd::http::evaluation(&app.face(None)).fallback(flagd::http::unimplemented),
+    |app| {
+        let health = Arc::new(flagd::http::Health::default());
+        health.ready.store(true, Ordering::Relaxed);
+        flagd::http::management(&app.face(None), &health)
+    },
+    |app| flagd::http::sync(&app.face(None)).fallback(flagd::http::unimplemented),
+    |app| flagd::http::ofrep(&app.face(None)),
+];
+
 /// Runs until `stop` is ready. `started` is told the address and, on the first start, the admin token.
 pub async fn run(
     options: Options,
@@ -189,11 +209,20 @@ pub async fn run(
     for address in &options.also_listen {
         others.push(listen(*address).await?);
     }
+    let mut flagd_ports = Vec::new();
+    for (port, router) in options.flagd_ports.iter().zip(FLAGD) {
+        // Loopback only: flagd's protocols know no tokens.
+        flagd_ports.push((flagd::listen::bind(SocketAddr::from(([127, 0, 0, 1], *port))).await?, router));
+    }
     let (app, jobs, findings) = open(&options)?;
     let admin_token = first_token(&app)?;
     let address = listener.local_addr().map_err(|source| BootError::Listen { address: options.listen, source })?;
     started(Started { address, admin_token, findings });
 
+    for (listener, router) in flagd_ports {
+        let router = router(&app);
+        tokio::spawn(flagd::listen::serve(listener, None, router));
+    }
     let stopping = Arc::new(AtomicBool::new(false));
     let intake_thread = std::thread::spawn({
         let app = app.clone();

@@ -17,7 +17,7 @@ use crate::{Options, api, boot, proxies};
 fn plane() -> (tempfile::TempDir, Arc<App>, String, Box<dyn Send>) {
     let dir = tempfile::tempdir().unwrap();
     let listen = "127.0.0.1:0".parse().unwrap();
-    let options = Options { data: dir.path().to_owned(), listen, also_listen: Vec::new() };
+    let options = Options { data: dir.path().to_owned(), listen, also_listen: Vec::new(), flagd_ports: Vec::new() };
     let (app, jobs, _) = boot::open(&options).unwrap();
     let token = boot::first_token(&app).unwrap().unwrap();
     (dir, app, token, Box::new(jobs))

@@ -1,0 +1,71 @@
+//! When a rule's answer may change though neither rule nor context does: it reads the time.
+
+use std::collections::BTreeSet;
+
+use vocab::Timestamp;
+
+use crate::logic::{Expr, Path};
+
+/// When answers may change by themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Clock {
+    /// Seconds since 1970 at which a comparison with the time turns over.
+    turns: BTreeSet<i64>,
+    /// Whether the time is reckoned with in another way: a ramp, for one. Then every second counts.
+    always: bool,
+}
+
+impl Clock {
+    /// With those of another rule.
+    pub fn merge(&mut self, other: &Clock) {
+        self.turns.extend(&other.turns);
+        self.always |= other.always;
+    }
+
+    /// A number that stays the same as long as answers do.
+    pub fn period(&self, now: Timestamp) -> i64 {
+        let second = now.nanos().div_euclid(1_000_000_000);
+        if self.always {
+            return second;
+        }
+        self.turns.range(..=second).next_back().copied().unwrap_or(i64::MIN)
+    }
+
+    /// When the next period begins, in seconds since 1970; none if never.
+    pub fn next_turn(&self, now: Timestamp) -> Option<i64> {
+        let second = now.nanos().div_euclid(1_000_000_000);
+        if self.always { Some(second + 1) } else { self.turns.range(second + 1..).next().copied() }
+    }
+
+    pub(crate) fn read(&mut self, rule: &Expr) {
+        let is_time = |expr: &Expr| matches!(expr, Expr::Var { path: Path::Timestamp, .. });
+        match rule {
+            Expr::Literal(_) => {}
+            Expr::Call(op, arguments) if op.compares() && arguments.iter().any(is_time) => {
+                for argument in arguments.iter().filter(|a| !is_time(a)) {
+                    match argument {
+                        Expr::Literal(value) => {
+                            // At the number or just behind it; text and the like never turn over.
+                            if let Some(n) = value.as_f64().filter(|n| n.abs() < 9e15) {
+                                self.turns.extend([n.floor() as i64, n.floor() as i64 + 1]);
+                            }
+                        }
+                        _ => self.always = true,
+                    }
+                }
+            }
+            Expr::Call(_, arguments) | Expr::List(arguments) | Expr::Fractional { arguments } => {
+                arguments.iter().for_each(|argument| self.read(argument));
+            }
+            Expr::Var { path, default } => {
+                self.always |= match path {
+                    Path::Timestamp | Path::Whole => true,
+                    Path::Name(name) => name == "$flagd",
+                    Path::Deep(_) | Path::TargetingKey | Path::FlagKey => false,
+                };
+                default.iter().for_each(|default| self.read(default));
+            }
+            Expr::VarOf { .. } => self.always = true,
+        }
+    }
+}
