@@ -1,0 +1,10 @@
+//! To be written.
+
+use serde_json::Value;
+
+use crate::{Import, ImportError};
+
+/// To be written.
+pub fn goff(_document: &Value) -> Result<Import, ImportError> {
+    Ok(Import::default())
+}
