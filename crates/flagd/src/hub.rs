@@ -81,15 +81,13 @@ impl View {
             let source = view.sources.get(key).map(String::as_str).unwrap_or_default();
             changes.insert(key.to_owned(), json!({"type": kind, "source": source, "flagKey": key}));
         };
-        for (key, flag) in self.snapshot.flags.flags() {
+        for key in self.snapshot.flags.flags().into_keys() {
             match old.snapshot.flags.flag(key) {
                 None => note(key, "write", self),
-                Some(before) => {
-                    let same = before.definition() == flag.definition() && before.metadata() == flag.metadata();
-                    if !same || self.snapshot.overlays.get(key) != old.snapshot.overlays.get(key) {
-                        note(key, "update", self);
-                    }
+                Some(_) if self.snapshot.flags.digest_of(key) != old.snapshot.flags.digest_of(key) => {
+                    note(key, "update", self);
                 }
+                Some(_) => {}
             }
         }
         for key in old.snapshot.flags.flags().into_keys() {
@@ -152,8 +150,10 @@ impl Hub {
 fn build(selector: &Selector, version: u64, all: &[Source]) -> View {
     let mut chosen: HashMap<&str, (&Source, &Arc<Flag>)> = HashMap::new();
     let mut set_metadata = None;
+    let mut segments = Vec::new();
     for source in all {
         let mut any = false;
+        segments.extend(source.snapshot.flags.segments().into_iter().map(|(key, s)| (key.to_owned(), s.clone())));
         for (key, flag) in source.snapshot.flags.flags() {
             if selector.takes(source, flag) {
                 chosen.insert(key, (source, flag));
@@ -168,8 +168,11 @@ fn build(selector: &Selector, version: u64, all: &[Source]) -> View {
     let mut definitions = Map::new();
     let (mut overlays, mut telemetry) = (std::collections::BTreeMap::new(), false);
     for (key, (source, _)) in &chosen {
-        definitions.insert((*key).to_owned(), source.snapshot.flags.portable(key).unwrap_or_default());
-        if let Some(overlay) = source.snapshot.overlays.get(*key) {
+        // What flagd's form cannot say is left out: such a client takes its code default, not another answer than ours.
+        if let Some(definition) = source.snapshot.flags.portable(key) {
+            definitions.insert((*key).to_owned(), definition);
+        }
+        if let Some(overlay) = source.snapshot.flags.overlay(key) {
             overlays.insert((*key).to_owned(), overlay.clone());
         }
         telemetry |= source.snapshot.telemetry;
@@ -180,6 +183,6 @@ fn build(selector: &Selector, version: u64, all: &[Source]) -> View {
         document["metadata"] = Value::Object(set_metadata.clone());
     }
     let flags = FlagSet::of(chosen.into_values().map(|(_, flag)| flag.clone()), set_metadata);
-    let snapshot = Snapshot::new(flags, overlays, telemetry);
+    let snapshot = Snapshot::new(flags.with_segments(segments).with_overlays(overlays), telemetry);
     View { snapshot, version, document: document.to_string().into(), sources }
 }

@@ -6,6 +6,7 @@
 //! | `flagd-v1` | the bucketing string, or flag key ‖ targeting key | `abs(int32 murmur3) / (2³¹-1) × 100`, in floating point |
 //! | `flagd-v2` | as v1 | `(murmur3 × total weight) >> 32` |
 //! | `flagd-v3` | deterministic CBOR of the value, or of `[flag key, targeting key]` | as v2 |
+//! | other systems' | docs/reference/flags.md | `%` of the total, or a part of one |
 //!
 //! A generation never changes its meaning; a flag or experiment that was started under one stays under it.
 
@@ -14,6 +15,8 @@ use std::hash::Hasher;
 use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher24;
 use vocab::{Arm, Share, subject_key_fits};
+
+use crate::fractional;
 
 /// Which generation a rule is pinned to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,28 +30,147 @@ pub enum Bucketing {
     FlagdV2,
     /// flagd's CBOR generation (Python, Rust).
     FlagdV3,
+    /// Unleash, gradual rollout.
+    Unleash,
+    /// Unleash, variants.
+    UnleashVariant,
+    /// LaunchDarkly.
+    LaunchDarkly,
+    /// GrowthBook, hash version 1.
+    GrowthBook1,
+    /// GrowthBook, hash version 2.
+    GrowthBook2,
+    /// Flipt, distributions.
+    Flipt,
+    /// Flipt, thresholds.
+    FliptBoolean,
+    /// GO Feature Flag.
+    Goff,
 }
 
+const ALL: [Bucketing; 12] = [
+    Bucketing::Native1,
+    Bucketing::FlagdV1,
+    Bucketing::FlagdV2,
+    Bucketing::FlagdV3,
+    Bucketing::Unleash,
+    Bucketing::UnleashVariant,
+    Bucketing::LaunchDarkly,
+    Bucketing::GrowthBook1,
+    Bucketing::GrowthBook2,
+    Bucketing::Flipt,
+    Bucketing::FliptBoolean,
+    Bucketing::Goff,
+];
+
 impl Bucketing {
-    /// Reads the name used in metadata.
-    pub fn parse(text: &str) -> Option<Bucketing> {
-        match text {
-            "native-1" => Some(Bucketing::Native1),
-            "flagd-v1" => Some(Bucketing::FlagdV1),
-            "flagd-v2" => Some(Bucketing::FlagdV2),
-            "flagd-v3" => Some(Bucketing::FlagdV3),
-            _ => None,
+    /// All names, for messages.
+    pub const NAMES: [&str; 12] = {
+        let mut names = [""; 12];
+        let mut n = 0;
+        while n < 12 {
+            names[n] = ALL[n].as_str();
+            n += 1;
         }
+        names
+    };
+
+    /// Reads the name used in definitions.
+    pub fn parse(text: &str) -> Option<Bucketing> {
+        ALL.into_iter().find(|bucketing| bucketing.as_str() == text)
     }
 
-    /// The name used in metadata.
-    pub fn as_str(self) -> &'static str {
+    /// The name used in definitions.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Bucketing::Native1 => "native-1",
             Bucketing::FlagdV1 => "flagd-v1",
             Bucketing::FlagdV2 => "flagd-v2",
             Bucketing::FlagdV3 => "flagd-v3",
+            Bucketing::Unleash => "unleash",
+            Bucketing::UnleashVariant => "unleash-variant",
+            Bucketing::LaunchDarkly => "launchdarkly",
+            Bucketing::GrowthBook1 => "growthbook-1",
+            Bucketing::GrowthBook2 => "growthbook-2",
+            Bucketing::Flipt => "flipt",
+            Bucketing::FliptBoolean => "flipt-boolean",
+            Bucketing::Goff => "goff",
         }
+    }
+
+    /// Whether flagd's `fractional` may be pinned to it.
+    pub(crate) fn is_for_fractional(self) -> bool {
+        matches!(self, Bucketing::Native1 | Bucketing::FlagdV1 | Bucketing::FlagdV2 | Bucketing::FlagdV3)
+    }
+
+    /// Whether places are whole numbers below the total.
+    pub(crate) fn counts(self) -> bool {
+        !matches!(self, Bucketing::FlagdV1 | Bucketing::LaunchDarkly | Bucketing::GrowthBook1 | Bucketing::GrowthBook2)
+    }
+
+    /// The place of a unit, to be compared with [`Bucketing::bound`]s. Without a salt `flagd-v3` hashes flag key and unit apart.
+    pub(crate) fn place(self, key: &BucketKey, salt: Option<&str>, flag_key: &str, unit: &str, total: f64) -> f64 {
+        let bytes = salt.unwrap_or_default().as_bytes();
+        let unit_bytes = unit.as_bytes();
+        let modulo = |hash: u32| f64::from(hash % (total as u32).max(1));
+        let scaled = |hash: u32| ((u64::from(hash) * total as u64) >> 32) as f64;
+        match self {
+            Bucketing::Native1 => ((u128::from(key.hash(unit)) * (total as u128)) >> 64) as f64,
+            Bucketing::FlagdV1 => {
+                let hash = murmur3(&[bytes, unit_bytes]) as i32;
+                f64::from(hash.unsigned_abs()) / f64::from(i32::MAX) * 100.0
+            }
+            Bucketing::FlagdV2 => scaled(murmur3(&[bytes, unit_bytes])),
+            Bucketing::FlagdV3 => scaled(fractional::hash_v3(salt, flag_key, unit)),
+            Bucketing::Unleash => modulo(murmur3(&[bytes, b":", unit_bytes])),
+            Bucketing::UnleashVariant => modulo(murmur3_seeded(86_028_157, &[bytes, b":", unit_bytes])),
+            Bucketing::LaunchDarkly => {
+                use sha1::Digest as _;
+                let hash = sha1::Sha1::new().chain_update(bytes).chain_update(b".").chain_update(unit_bytes).finalize();
+                let mut first = [0; 8];
+                first.copy_from_slice(&hash[..8]);
+                let digits = u64::from_be_bytes(first) >> 4;
+                f64::from(digits as f32 / 0xFFF_FFFF_FFFF_FFFF_u64 as f32)
+            }
+            Bucketing::GrowthBook1 => f64::from(fnv1a(&[unit_bytes, bytes]) % 1_000) / 1_000.0 * total,
+            Bucketing::GrowthBook2 => {
+                let inner = fnv1a(&[bytes, unit_bytes]).to_string();
+                f64::from(fnv1a(&[inner.as_bytes()]) % 10_000) / 10_000.0 * total
+            }
+            Bucketing::Flipt => modulo(crc32(&[bytes, unit_bytes])),
+            Bucketing::FliptBoolean => modulo(crc32(&[unit_bytes, bytes])),
+            Bucketing::Goff => modulo(fnv1a(&[bytes, unit_bytes])),
+        }
+    }
+
+    /// A number in units of `total` as places are measured: `launchdarkly` reckons in 32-bit parts of one, `flagd-v1` in percent.
+    pub(crate) fn bound(self, value: f64, total: f64) -> f64 {
+        match self {
+            Bucketing::LaunchDarkly => f64::from(value as f32 / total as f32),
+            Bucketing::FlagdV1 => value * 100.0 / total,
+            _ => value,
+        }
+    }
+
+    /// The ranges of weights that follow each other, each with its variant: as the generation sums them up.
+    pub(crate) fn bounds(self, weights: &[(usize, u64)], total: f64) -> Vec<(usize, f64, f64)> {
+        let mut end = 0.0;
+        let mut ranges: Vec<(usize, f64, f64)> = weights
+            .iter()
+            .map(|&(variant, weight)| {
+                let from = end;
+                end = match self {
+                    Bucketing::LaunchDarkly => f64::from(end as f32 + weight as f32 / total as f32),
+                    _ => end + self.bound(weight as f64, total),
+                };
+                (variant, from, end)
+            })
+            .collect();
+        if let (Bucketing::LaunchDarkly, Some(last)) = (self, ranges.last_mut()) {
+            // Whatever rounding left over is the last variant's.
+            last.2 = f64::INFINITY;
+        }
+        ranges
     }
 }
 
@@ -129,12 +251,29 @@ impl Slice {
     }
 }
 
-/// MurmurHash3 x86 32-bit with seed 0 over `parts` as if joined (Appleby, public domain; `murmur3_x86_32`).
+/// MurmurHash3 with seed 0.
 pub(crate) fn murmur3(parts: &[&[u8]]) -> u32 {
+    murmur3_seeded(0, parts)
+}
+
+/// FNV-1a, 32 bits (Fowler, Noll, Vo).
+fn fnv1a(parts: &[&[u8]]) -> u32 {
+    let bytes = parts.iter().flat_map(|part| part.iter());
+    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+fn crc32(parts: &[&[u8]]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    hasher.finalize()
+}
+
+/// MurmurHash3 x86 32-bit over `parts` as if joined (Appleby, public domain; `murmur3_x86_32`).
+fn murmur3_seeded(seed: u32, parts: &[&[u8]]) -> u32 {
     const C1: u32 = 0xcc9e_2d51;
     const C2: u32 = 0x1b87_3593;
     let scramble = |k: u32| k.wrapping_mul(C1).rotate_left(15).wrapping_mul(C2);
-    let mut hash = 0_u32;
+    let mut hash = seed;
     let mut block = 0_u32;
     let mut filled = 0;
     let mut len = 0_u32;

@@ -22,6 +22,20 @@ impl Clock {
         self.always |= other.always;
     }
 
+    /// An answer may change at this time.
+    pub(crate) fn turns_at(&mut self, at: Timestamp) {
+        if at.nanos() > i64::MIN {
+            // In the second it falls into and in the next: periods are whole seconds.
+            let second = at.nanos().div_euclid(1_000_000_000);
+            self.turns.extend([second, second + 1]);
+        }
+    }
+
+    /// Answers may change every second.
+    pub(crate) fn always(&mut self) {
+        self.always = true;
+    }
+
     /// A number that stays the same as long as answers do.
     pub fn period(&self, now: Timestamp) -> i64 {
         let second = now.nanos().div_euclid(1_000_000_000);

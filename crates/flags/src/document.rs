@@ -1,4 +1,5 @@
-//! Flag documents in flagd's JSON form: read, checked and compiled once. Every fault is a finding that names its place.
+//! Flag documents: read, checked and compiled once. Every fault is a finding that names its place. A definition with `on` is in
+//! our dialect, any other in flagd's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -7,7 +8,11 @@ use serde_json::{Map, Value};
 
 use crate::bucket::Bucketing;
 use crate::clock::Clock;
+use crate::evaluate::Overlay;
+use crate::fields::Findings;
 use crate::logic::Expr;
+use crate::model::{Model, Serve};
+use crate::segment::Segment;
 
 /// The longest document that is read.
 pub const DOCUMENT_BYTES_MAX: usize = 8 << 20;
@@ -37,18 +42,34 @@ pub struct Flag {
     pub(crate) variants: Vec<(String, Value)>,
     /// Place of the default variant; none is the code default.
     pub(crate) default: Option<usize>,
-    pub(crate) targeting: Option<Expr>,
+    pub(crate) rules: Rules,
     pub(crate) bucketing: Bucketing,
     /// The flag's own metadata over the set's.
     pub(crate) metadata: Map<String, Value>,
     clock: Clock,
     definition: Arc<Value>,
+    digest: [u8; 16],
+    /// Flags and segments that decide along.
+    needs: (Vec<Box<str>>, Vec<Box<str>>),
 }
 
-/// Compiled flags by key.
+/// How a flag decides.
+#[derive(Clone, Debug)]
+pub(crate) enum Rules {
+    /// The default variant for everybody.
+    None,
+    /// flagd's targeting.
+    Logic(Expr),
+    /// Our dialect.
+    Ours(Model),
+}
+
+/// Compiled flags by key, segments, and experiments in front of flags.
 #[derive(Clone, Debug, Default)]
 pub struct FlagSet {
     flags: HashMap<String, Arc<Flag>>,
+    segments: HashMap<String, Arc<Segment>>,
+    overlays: BTreeMap<String, Overlay>,
     evaluators: Map<String, Value>,
     metadata: Map<String, Value>,
 }
@@ -78,8 +99,24 @@ impl FlagSet {
                 .collect(),
             _ => return Err(vec![Finding::new("/flags", "expected an object of flags by key")]),
         };
-        let mut set = FlagSet { flags: HashMap::new(), evaluators, metadata };
+        let mut set = FlagSet { evaluators, metadata, ..FlagSet::default() };
         let mut findings = Vec::new();
+        match document.get("segments") {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(segments)) => {
+                for (key, definition) in segments {
+                    match Segment::compile(definition) {
+                        Ok(segment) => {
+                            set.segments.insert(key.clone(), Arc::new(segment));
+                        }
+                        Err(found) => findings.extend(
+                            found.into_iter().map(|f| Finding::new(format!("/segments/{key}{}", f.place), f.reason)),
+                        ),
+                    }
+                }
+            }
+            Some(_) => findings.push(Finding::new("/segments", "expected an object of segments by key")),
+        }
         for (key, place, definition) in definitions {
             match Flag::compile(key, definition, &set.evaluators, &set.metadata) {
                 Ok(flag) => {
@@ -90,18 +127,199 @@ impl FlagSet {
                 }
             }
         }
+        if findings.is_empty() {
+            findings = set.tangles();
+        }
         if findings.is_empty() { Ok(set) } else { Err(findings) }
     }
 
     /// A set of flags compiled one by one.
     pub fn of(flags: impl IntoIterator<Item = Arc<Flag>>, metadata: Map<String, Value>) -> FlagSet {
         let flags = flags.into_iter().map(|flag| (flag.key.clone(), flag)).collect();
-        FlagSet { flags, evaluators: Map::new(), metadata }
+        FlagSet { flags, metadata, ..FlagSet::default() }
+    }
+
+    /// With these segments instead of its own.
+    #[must_use]
+    pub fn with_segments(self, segments: impl IntoIterator<Item = (String, Arc<Segment>)>) -> FlagSet {
+        FlagSet { segments: segments.into_iter().collect(), ..self }
+    }
+
+    /// With these experiments in front of flags, by key, instead of its own.
+    #[must_use]
+    pub fn with_overlays(self, overlays: BTreeMap<String, Overlay>) -> FlagSet {
+        FlagSet { overlays, ..self }
+    }
+
+    /// Puts one flag in, in place of one with its key.
+    pub fn insert(&mut self, flag: Arc<Flag>) {
+        self.flags.insert(flag.key.clone(), flag);
+    }
+
+    /// Takes one flag out.
+    pub fn remove(&mut self, key: &str) {
+        self.flags.remove(key);
+    }
+
+    /// Puts a segment in, or takes it out.
+    pub fn set_segment(&mut self, key: &str, segment: Option<Arc<Segment>>) {
+        match segment {
+            Some(segment) => self.segments.insert(key.to_owned(), segment),
+            None => self.segments.remove(key),
+        };
+    }
+
+    /// References to what is not there, and circles. Places are those of a whole document.
+    pub fn tangles(&self) -> Vec<Finding> {
+        let mut findings = Findings::default();
+        // 0 is not seen, 1 is on the way, 2 is done.
+        let mut seen: HashMap<(bool, &str), u8> = HashMap::new();
+        let flags = self.flags.values().filter(|f| !f.needs.0.is_empty() || !f.needs.1.is_empty());
+        let mut roots: Vec<(bool, &str)> = flags.map(|flag| (true, flag.key.as_str())).collect();
+        roots.extend(self.segments.keys().map(|key| (false, key.as_str())));
+        roots.sort_unstable();
+        for root in roots {
+            // Depth first, without recursion: (node, its children, how many of them were visited).
+            let mut way: Vec<((bool, &str), Vec<(bool, &str)>, usize)> = Vec::new();
+            let mut next = Some(root);
+            loop {
+                if let Some(node) = next.take() {
+                    match seen.get(&node).copied().unwrap_or(0) {
+                        0 => {
+                            seen.insert(node, 1);
+                            way.push((node, self.children(node, &mut findings), 0));
+                        }
+                        1 => {
+                            let names: Vec<&str> = way.iter().map(|(node, ..)| node.1).chain([node.1]).collect();
+                            let from = names.iter().position(|name| *name == node.1).unwrap_or(0);
+                            findings.add(pointer(node), format!("is a circle: {}", names[from..].join(" needs ")));
+                        }
+                        _ => {}
+                    }
+                }
+                let Some((node, children, visited)) = way.last_mut() else { break };
+                match children.get(*visited) {
+                    Some(child) => {
+                        *visited += 1;
+                        next = Some(*child);
+                    }
+                    None => {
+                        seen.insert(*node, 2);
+                        way.pop();
+                    }
+                }
+            }
+        }
+        findings.0
+    }
+
+    /// What a flag (true) or a segment refers to; what is missing is a finding.
+    fn children<'a>(&'a self, node: (bool, &str), findings: &mut Findings) -> Vec<(bool, &'a str)> {
+        let needs = if node.0 {
+            self.flags.get(node.1).map(|flag| flag.needs.clone())
+        } else {
+            self.segments.get(node.1).map(|segment| segment.needs())
+        };
+        let (flags, segments) = needs.unwrap_or_default();
+        let mut found = Vec::new();
+        for key in &flags {
+            match self.flags.get_key_value(&**key) {
+                Some((key, _)) => found.push((true, key.as_str())),
+                None => findings.add(pointer(node), format!("needs the flag {key:?}, which does not exist")),
+            }
+        }
+        for key in &segments {
+            match self.segments.get_key_value(&**key) {
+                Some((key, _)) => found.push((false, key.as_str())),
+                None => findings.add(pointer(node), format!("needs the segment {key:?}, which does not exist")),
+            }
+        }
+        found
+    }
+
+    /// The segment with this key.
+    pub fn segment(&self, key: &str) -> Option<&Arc<Segment>> {
+        self.segments.get(key)
+    }
+
+    /// All segments, by key.
+    pub fn segments(&self) -> BTreeMap<&str, &Arc<Segment>> {
+        self.segments.iter().map(|(key, segment)| (key.as_str(), segment)).collect()
+    }
+
+    /// The experiment in front of a flag.
+    pub fn overlay(&self, key: &str) -> Option<&Overlay> {
+        self.overlays.get(key)
+    }
+
+    /// The experiments in front of flags, by key.
+    pub fn overlays(&self) -> &BTreeMap<String, Overlay> {
+        &self.overlays
+    }
+
+    /// Names all that decides: the same flags, segments and experiments have the same digest, on every node and after every
+    /// restart.
+    pub fn digest(&self) -> [u8; 16] {
+        use sha2::Digest as _;
+        let mut hash = sha2::Sha256::new();
+        let mut part = |name: &str, bytes: &[u8]| {
+            hash.update((name.len() as u64).to_le_bytes());
+            hash.update(name);
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        part("flags", &(self.flags.len() as u64).to_le_bytes());
+        for (key, flag) in self.flags() {
+            part(key, &flag.digest);
+        }
+        for (key, segment) in self.segments() {
+            part(key, &digest(&[&segment.definition().to_string()]));
+        }
+        for (key, overlay) in &self.overlays {
+            part(key, format!("{overlay:?}").as_bytes());
+        }
+        part("$evaluators", Value::Object(self.evaluators.clone()).to_string().as_bytes());
+        part("metadata", Value::Object(self.metadata.clone()).to_string().as_bytes());
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hash.finalize()[..16]);
+        digest
+    }
+
+    /// When answers of any flag may change by themselves.
+    pub fn clock_of_all(&self) -> Clock {
+        let mut clock = Clock::default();
+        self.flags.values().for_each(|flag| clock.merge(&flag.clock));
+        self.segments.values().for_each(|segment| segment.clock(&mut clock));
+        clock
+    }
+
+    /// Names all that decides this flag: itself, the flags and segments it needs, and the experiments in front of them.
+    pub fn digest_of(&self, key: &str) -> [u8; 16] {
+        let mut parts = Vec::new();
+        let mut open: Vec<(bool, &str)> = vec![(true, key)];
+        let mut seen: Vec<(bool, &str)> = Vec::new();
+        while let Some(node) = open.pop() {
+            if seen.contains(&node) {
+                continue;
+            }
+            seen.push(node);
+            if node.0 {
+                parts.extend(self.flags.get(node.1).map(|flag| format!("{:?}", flag.digest)));
+                parts.extend(self.overlays.get(node.1).map(|overlay| format!("{overlay:?}")));
+            } else {
+                parts.extend(self.segments.get(node.1).map(|segment| segment.definition().to_string()));
+            }
+            open.extend(self.children(node, &mut Findings::default()));
+        }
+        digest(&parts.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// A flag's definition as it stands alone: shared rules written out, the set's metadata in it.
     pub fn portable(&self, key: &str) -> Option<Value> {
         let flag = self.flags.get(key)?;
+        if matches!(flag.rules, Rules::Ours(_)) {
+            return self.to_flagd(flag).ok();
+        }
         let mut definition = flag.definition().clone();
         if !self.evaluators.is_empty() {
             if let Some(targeting) = definition.get_mut("targeting") {
@@ -147,6 +365,23 @@ fn write_out(rule: &mut Value, evaluators: &Map<String, Value>) {
     }
 }
 
+/// Sixteen bytes of SHA-256 over texts, each with its length.
+pub(crate) fn digest(parts: &[&str]) -> [u8; 16] {
+    use sha2::Digest as _;
+    let mut hash = sha2::Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&hash.finalize()[..16]);
+    digest
+}
+
+fn pointer(node: (bool, &str)) -> String {
+    format!("/{}/{}", if node.0 { "flags" } else { "segments" }, node.1)
+}
+
 fn same_kind(a: &Value, b: &Value) -> bool {
     matches!(
         (a, b),
@@ -170,9 +405,11 @@ impl Flag {
         if key.is_empty() || key.len() > 256 {
             find("", "a flag key has 1 to 256 bytes".into());
         }
+        let ours = definition.get("on").is_some();
         let enabled = match definition.get("state").and_then(Value::as_str) {
             Some("ENABLED") => true,
             Some("DISABLED") => false,
+            _ if ours => true,
             _ => {
                 find("/state", "expected ENABLED or DISABLED".into());
                 false
@@ -190,7 +427,7 @@ impl Flag {
         } else if let Some((name, _)) = variants.iter().find(|(_, v)| !same_kind(v, &variants[0].1)) {
             find(&format!("/variants/{name}"), format!("is of another type than /variants/{}", variants[0].0));
         }
-        let default = match definition.get("defaultVariant") {
+        let default = match definition.get("defaultVariant").filter(|_| !ours) {
             None | Some(Value::Null) => None,
             Some(Value::String(name)) => {
                 let place = variants.iter().position(|(k, _)| k == name);
@@ -212,37 +449,59 @@ impl Flag {
         }
         let bucketing = match metadata.get("bucketing") {
             None => Bucketing::default(),
-            Some(name) => name.as_str().and_then(Bucketing::parse).unwrap_or_else(|| {
-                find("/metadata/bucketing", "expected native-1, flagd-v1, flagd-v2 or flagd-v3".into());
-                Bucketing::default()
-            }),
+            Some(name) => {
+                let known = name.as_str().and_then(Bucketing::parse).filter(|b| ours || b.is_for_fractional());
+                known.unwrap_or_else(|| {
+                    find("/metadata/bucketing", "expected native-1, flagd-v1, flagd-v2 or flagd-v3".into());
+                    Bucketing::default()
+                })
+            }
         };
-        let targeting = match definition.get("targeting") {
-            None | Some(Value::Null) => None,
-            Some(Value::Object(rule)) if rule.is_empty() => None,
-            Some(rule) => match Expr::compile(rule, evaluators) {
-                Ok(expr) => Some(expr),
-                Err(found) => {
-                    find(&format!("/targeting{}", found.place), found.reason);
-                    None
-                }
-            },
+        let rules = if ours {
+            let place = |name: &str| variants.iter().position(|(key, _)| key == name);
+            let mut found = Findings::default();
+            let model = Model::read(definition, key, &place, &mut found);
+            findings.extend(found.0);
+            model.map_or(Rules::None, Rules::Ours)
+        } else {
+            match definition.get("targeting") {
+                None | Some(Value::Null) => Rules::None,
+                Some(Value::Object(rule)) if rule.is_empty() => Rules::None,
+                Some(rule) => match Expr::compile(rule, evaluators) {
+                    Ok(expr) => Rules::Logic(expr),
+                    Err(found) => {
+                        find(&format!("/targeting{}", found.place), found.reason);
+                        Rules::None
+                    }
+                },
+            }
         };
         if !findings.is_empty() {
             return Err(findings);
         }
         let mut clock = Clock::default();
-        targeting.iter().for_each(|rule| clock.read(rule));
+        let mut needs = Default::default();
+        match &rules {
+            Rules::None => {}
+            Rules::Logic(rule) => clock.read(rule),
+            Rules::Ours(model) => {
+                model.clock(&mut clock);
+                needs = model.needs();
+            }
+        }
+        let digest = digest(&[key, &definition.to_string(), &Value::Object(metadata.clone()).to_string()]);
         Ok(Flag {
             key: key.to_owned(),
             clock,
+            digest,
             enabled,
             variants,
             default,
-            targeting,
+            rules,
             bucketing,
             metadata,
             definition: Arc::new(definition.clone()),
+            needs,
         })
     }
 
@@ -251,19 +510,55 @@ impl Flag {
         &self.key
     }
 
-    /// Whether its state is ENABLED.
+    /// Whether it is on; what a schedule will say later does not count.
     pub fn enabled(&self) -> bool {
-        self.enabled
+        match &self.rules {
+            Rules::Ours(model) => model.periods[0].1.on,
+            _ => self.enabled,
+        }
     }
 
-    /// When its answers may change by themselves.
-    pub fn clock(&self) -> &Clock {
-        &self.clock
+    /// Whether it is in our dialect.
+    pub fn is_ours(&self) -> bool {
+        matches!(self.rules, Rules::Ours(_))
     }
 
-    /// Whether it has targeting rules.
+    /// Whether anything but the default variant may be served.
     pub fn has_rules(&self) -> bool {
-        self.targeting.is_some()
+        match &self.rules {
+            Rules::None => false,
+            Rules::Logic(_) => true,
+            Rules::Ours(model) => !model.is_plain(),
+        }
+    }
+
+    /// The definition with the flag off for everybody, now and whatever its schedule says.
+    pub fn killed(&self) -> Value {
+        let mut definition = self.definition().clone();
+        if let (true, Some(map)) = (self.is_ours(), definition.as_object_mut()) {
+            map.remove("schedule");
+            map.insert("on".to_owned(), false.into());
+        } else {
+            definition["state"] = "DISABLED".into();
+        }
+        definition
+    }
+
+    /// The definition with another default variant.
+    pub fn promoted(&self, variant: &str) -> Value {
+        let mut definition = self.definition().clone();
+        definition[if self.is_ours() { "fallthrough" } else { "defaultVariant" }] = variant.into();
+        definition
+    }
+
+    /// Names the definition: equal ones have equal digests, on every machine.
+    pub fn digest(&self) -> &[u8; 16] {
+        &self.digest
+    }
+
+    /// Flags that decide along.
+    pub fn needs_flags(&self) -> impl Iterator<Item = &str> {
+        self.needs.0.iter().map(|key| &**key)
     }
 
     /// Names and values of the variants, by name.
@@ -273,7 +568,14 @@ impl Flag {
 
     /// The name of the default variant; none is the code default.
     pub fn default_variant(&self) -> Option<&str> {
-        self.default.map(|place| self.variants[place].0.as_str())
+        let place = match &self.rules {
+            Rules::Ours(model) => match model.periods[0].1.fallthrough {
+                Serve::Variant(place) => Some(place),
+                _ => None,
+            },
+            _ => self.default,
+        };
+        place.map(|place| self.variants[place].0.as_str())
     }
 
     /// The definition it was compiled from, as it was given.

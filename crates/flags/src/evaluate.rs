@@ -1,14 +1,18 @@
 //! Evaluating a flag for a context, in OpenFeature's terms.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use serde_json::Value;
 use vocab::{Arm, Id, Timestamp};
 
-use crate::bucket::Slice;
+use crate::bucket::{Bucketing, Slice};
 use crate::context::Context;
-use crate::document::Flag;
-use crate::logic::{Outcome, Scope};
+use crate::document::{Flag, FlagSet, Rules};
+use crate::logic::{Expr, Outcome, Scope};
+
+/// How deep flags and segments may hang together.
+const DEPTH_MAX: u8 = 32;
 
 /// Why this value (OpenFeature's resolution reasons, as flagd uses them).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,49 +107,175 @@ pub struct Overlay {
     pub variant: Arc<str>,
 }
 
+/// What rules see besides themselves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scene<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) flag_key: &'a str,
+    pub(crate) now: Timestamp,
+    bucketing: Bucketing,
+    /// Other flags and segments; none when a flag stands alone.
+    set: Option<&'a FlagSet>,
+    depth: u8,
+    /// Where steps are noted, for explanations.
+    steps: Option<&'a RefCell<Vec<Value>>>,
+}
+
+impl Scene<'_> {
+    /// Notes a step if somebody wants to know.
+    pub(crate) fn trace(&self, step: impl FnOnce() -> Value) {
+        if let Some(steps) = self.steps {
+            let mut step = step();
+            if self.depth > 0 {
+                step["within"] = Value::from(self.depth);
+            }
+            steps.borrow_mut().push(step);
+        }
+    }
+
+    fn deeper(&self) -> Result<Self, EvaluationError> {
+        if self.depth >= DEPTH_MAX {
+            let detail = format!("flags and segments hang together deeper than {DEPTH_MAX} levels");
+            return Err(EvaluationError { code: ErrorCode::ParseError, detail });
+        }
+        Ok(Scene { depth: self.depth + 1, ..*self })
+    }
+
+    pub(crate) fn in_segment(&self, key: &str) -> Result<bool, EvaluationError> {
+        match self.set.and_then(|set| set.segment(key)) {
+            Some(segment) => segment.holds(&self.deeper()?),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether another flag is on and gives one of these variants.
+    pub(crate) fn flag_gives(&self, key: &str, variants: &[Box<str>]) -> Result<bool, EvaluationError> {
+        let Some((set, flag)) = self.set.and_then(|set| Some((set, set.flag(key)?))) else { return Ok(false) };
+        let scene = Scene { flag_key: &flag.key, bucketing: flag.bucketing, ..self.deeper()? };
+        let found = flag.decide(&scene, set.overlay(key))?;
+        Ok(found.reason != Reason::Disabled && found.variant.is_some_and(|name| variants.iter().any(|v| **v == *name)))
+    }
+
+    pub(crate) fn logic(&self, expr: &Expr) -> Result<bool, EvaluationError> {
+        expr.truthy(&self.scope()).map_err(|detail| broken(self.flag_key, &detail))
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope { context: self.context, flag_key: self.flag_key, now: self.now, bucketing: self.bucketing }
+    }
+}
+
+fn broken(key: &str, detail: &str) -> EvaluationError {
+    let detail = format!("the rule of flag {key:?} cannot be evaluated: {detail}");
+    EvaluationError { code: ErrorCode::ParseError, detail }
+}
+
+impl FlagSet {
+    /// Decides for `context` at `now`, with the experiments in front of flags.
+    pub fn evaluate<'a>(
+        &'a self,
+        key: &str,
+        context: &Context,
+        now: Timestamp,
+    ) -> Result<Evaluation<'a>, EvaluationError> {
+        self.evaluate_with(key, context, now, None)
+    }
+
+    /// The same, and the steps that led there: JSON objects, each with `at`, a JSON pointer into the definition.
+    pub fn explain<'a>(
+        &'a self,
+        key: &str,
+        context: &Context,
+        now: Timestamp,
+    ) -> (Result<Evaluation<'a>, EvaluationError>, Vec<Value>) {
+        let steps = RefCell::new(Vec::new());
+        let found = self.evaluate_with(key, context, now, Some(&steps));
+        (found, steps.into_inner())
+    }
+
+    fn evaluate_with<'a>(
+        &'a self,
+        key: &str,
+        context: &Context,
+        now: Timestamp,
+        steps: Option<&RefCell<Vec<Value>>>,
+    ) -> Result<Evaluation<'a>, EvaluationError> {
+        let Some(flag) = self.flag(key) else {
+            return Err(EvaluationError { code: ErrorCode::FlagNotFound, detail: format!("there is no flag {key:?}") });
+        };
+        let bucketing = flag.bucketing;
+        let scene = Scene { context, flag_key: &flag.key, now, bucketing, set: Some(self), depth: 0, steps };
+        flag.decide(&scene, self.overlay(key))
+    }
+}
+
 impl Flag {
-    /// Decides for `context` at `now`. Baseline subjects of the overlay, and everybody outside its slice, get what the
-    /// flag's own rules say. A disabled flag is off for everybody: the kill switch beats every experiment.
+    /// Decides for `context` at `now`, without other flags and segments. Baseline subjects of the overlay, and everybody outside
+    /// its slice, get what the flag's own rules say. A disabled flag is off for everybody: the kill switch beats every experiment.
     pub fn evaluate<'a>(
         &'a self,
         context: &Context,
         overlay: Option<&Overlay>,
         now: Timestamp,
     ) -> Result<Evaluation<'a>, EvaluationError> {
-        if !self.enabled {
-            return Ok(Evaluation { variant: None, value: None, reason: Reason::Disabled, experiment: None });
-        }
+        let bucketing = self.bucketing;
+        let scene = Scene { context, flag_key: &self.key, now, bucketing, set: None, depth: 0, steps: None };
+        self.decide(&scene, overlay)
+    }
+
+    fn decide<'a>(&'a self, scene: &Scene<'_>, overlay: Option<&Overlay>) -> Result<Evaluation<'a>, EvaluationError> {
+        let body = match &self.rules {
+            Rules::Ours(model) => {
+                let body = model.body(scene.now);
+                if let Some((place, reason)) = body.off(scene)? {
+                    return Ok(self.decision(place, reason, None));
+                }
+                Some(body)
+            }
+            _ if !self.enabled => {
+                scene.trace(|| serde_json::json!({"at": "/state", "holds": false}));
+                return Ok(self.decision(None, Reason::Disabled, None));
+            }
+            _ => None,
+        };
         let mut experiment = None;
-        if let Some((overlay, subject)) = overlay.zip(context.targeting_key()) {
+        if let Some((overlay, subject)) = overlay.zip(scene.context.targeting_key()) {
             if let Some(arm) = overlay.slice.arm(subject) {
                 experiment = Some((overlay.experiment, arm));
-                let place = self.variants.iter().position(|(name, _)| **name == *overlay.variant);
+                scene.trace(|| serde_json::json!({"experiment": overlay.experiment, "arm": arm.as_str()}));
+                let place = self.place_of(&overlay.variant);
                 if let (true, Some(place)) = (arm.is_treatment(), place) {
                     return Ok(self.decision(Some(place), Reason::Split, experiment));
                 }
             }
         }
-        let Some(rule) = &self.targeting else {
+        // A value that depends on the subject must not be cached for others.
+        let uncached = |reason| if overlay.is_some() && reason == Reason::Static { Reason::Split } else { reason };
+        if let Some(body) = body {
+            let (place, reason) = body.decide(scene)?;
+            let changes = matches!(&self.rules, Rules::Ours(model) if model.periods.len() > 1);
+            let reason = if changes && reason == Reason::Static { Reason::Default } else { reason };
+            return Ok(self.decision(place, uncached(reason), experiment));
+        }
+        let Rules::Logic(rule) = &self.rules else {
             let reason = if self.default.is_some() { Reason::Static } else { Reason::Default };
-            // A value that depends on the subject must not be cached for others.
-            let reason = if overlay.is_some() && reason == Reason::Static { Reason::Split } else { reason };
-            return Ok(self.decision(self.default, reason, experiment));
+            return Ok(self.decision(self.default, uncached(reason), experiment));
         };
-        let scope = Scope { context, flag_key: &self.key, now, bucketing: self.bucketing };
-        match rule.outcome(&scope) {
+        match rule.outcome(&scene.scope()) {
             Outcome::Nothing => Ok(self.decision(self.default, Reason::Default, experiment)),
-            Outcome::Variant(name) => match self.variants.iter().position(|(key, _)| *key == *name) {
+            Outcome::Variant(name) => match self.place_of(&name) {
                 Some(place) => Ok(self.decision(Some(place), Reason::TargetingMatch, experiment)),
                 None => Err(EvaluationError {
                     code: ErrorCode::General,
                     detail: format!("the rule of flag {:?} names a variant that it does not have", self.key),
                 }),
             },
-            Outcome::Failed(detail) => Err(EvaluationError {
-                code: ErrorCode::ParseError,
-                detail: format!("the rule of flag {:?} cannot be evaluated: {detail}", self.key),
-            }),
+            Outcome::Failed(detail) => Err(broken(&self.key, &detail)),
         }
+    }
+
+    pub(crate) fn place_of(&self, variant: &str) -> Option<usize> {
+        self.variants.iter().position(|(name, _)| name == variant)
     }
 
     fn decision(&self, place: Option<usize>, reason: Reason, experiment: Option<(Id, Arm)>) -> Evaluation<'_> {

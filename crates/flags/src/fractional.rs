@@ -15,6 +15,24 @@ pub(crate) enum Input<'a> {
     Implicit(&'a str, &'a str),
 }
 
+/// The hash of generation 3: of the text salt ‖ unit, or without a salt of the pair of flag key and unit.
+pub(crate) fn hash_v3(salt: Option<&str>, flag_key: &str, unit: &str) -> u32 {
+    let mut bytes = Vec::with_capacity(16 + flag_key.len() + unit.len());
+    match salt {
+        Some(salt) => {
+            cbor_head(3, (salt.len() + unit.len()) as u64, &mut bytes);
+            bytes.extend_from_slice(salt.as_bytes());
+            bytes.extend_from_slice(unit.as_bytes());
+        }
+        None => {
+            bytes.push(0x82);
+            cbor_text(flag_key, &mut bytes);
+            cbor_text(unit, &mut bytes);
+        }
+    }
+    murmur3(&[&bytes])
+}
+
 /// The place of the chosen entry among `weights`; none if nothing can be chosen.
 pub(crate) fn choose(bucketing: Bucketing, input: &Input<'_>, weights: &[u64]) -> Option<usize> {
     let total: u64 = weights.iter().sum();
@@ -23,12 +41,7 @@ pub(crate) fn choose(bucketing: Bucketing, input: &Input<'_>, weights: &[u64]) -
     }
     let joined = |generation_3: bool| -> Option<u32> {
         match input {
-            Input::Implicit(flag, target) if generation_3 => {
-                let mut bytes = vec![0x82];
-                cbor_text(flag, &mut bytes);
-                cbor_text(target, &mut bytes);
-                Some(murmur3(&[&bytes]))
-            }
+            Input::Implicit(flag, target) if generation_3 => Some(hash_v3(None, flag, target)),
             Input::Implicit(flag, target) => Some(murmur3(&[flag.as_bytes(), target.as_bytes()])),
             Input::Explicit(value) if generation_3 => {
                 let mut bytes = Vec::new();
@@ -59,6 +72,8 @@ pub(crate) fn choose(bucketing: Bucketing, input: &Input<'_>, weights: &[u64]) -
             };
             ((u128::from(hash) * u128::from(total)) >> 64) as u64
         }
+        // Refused when the definition is read.
+        _ => return None,
     };
     let mut end = 0;
     weights.iter().position(|w| {

@@ -425,6 +425,11 @@ impl Expr {
         }
     }
 
+    /// Evaluates to a truth value, as JavaScript sees it.
+    pub(crate) fn truthy(&self, scope: &Scope<'_>) -> Result<bool, String> {
+        self.eval(scope, Data::Context).map(|value| value.truthy())
+    }
+
     fn eval<'a>(&'a self, scope: &Scope<'a>, data: Data<'a>) -> Eval<'a> {
         match self {
             Expr::Literal(value) => Ok(V::from(value)),

@@ -63,6 +63,11 @@ fn compare_pre(a: &str, b: &str) -> Ordering {
     }
 }
 
+/// Whether this is a version.
+pub(crate) fn is_version(text: &str) -> bool {
+    parse(text).is_some()
+}
+
 /// Whether `left operator right`; none if a version or the operator is not one.
 pub(crate) fn compare(left: &str, operator: &str, right: &str) -> Option<bool> {
     let (a, b) = (parse(left)?, parse(right)?);

@@ -3,10 +3,9 @@
 //! Every evaluation carries the metadata from which an OpenFeature telemetry hook makes an exposure: `contextId`,
 //! `experimentId`, `experimentArm`, `bucketing`, `version`. No value means "use the code default" (ADR-0006).
 
-use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use flags::{Clock, Context, ErrorCode, EvaluationError, FlagSet, Overlay, Reason};
+use flags::{Clock, Context, ErrorCode, EvaluationError, FlagSet, Reason};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use vocab::Timestamp;
@@ -14,10 +13,8 @@ use vocab::Timestamp;
 /// Flags and what stands in front of them, at one version.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// Compiled flags.
+    /// Compiled flags, and the experiments in front of them.
     pub flags: FlagSet,
-    /// Experiments in front of flags, by key.
-    pub overlays: BTreeMap<String, Overlay>,
     /// Whether evaluations carry what a telemetry hook needs to report exposures; without it only the flags' own metadata.
     pub telemetry: bool,
     summary: OnceLock<Summary>,
@@ -79,31 +76,16 @@ pub struct Resolution<'a> {
 
 impl Snapshot {
     /// Flags and experiments in front of them; with `telemetry`, evaluations say what a telemetry hook needs.
-    pub fn new(flags: FlagSet, overlays: BTreeMap<String, Overlay>, telemetry: bool) -> Snapshot {
-        Snapshot { flags, overlays, telemetry, summary: OnceLock::new() }
+    pub fn new(flags: FlagSet, telemetry: bool) -> Snapshot {
+        Snapshot { flags, telemetry, summary: OnceLock::new() }
     }
 
     fn summary(&self) -> &Summary {
         self.summary.get_or_init(|| {
-            let mut hash = Sha256::new();
-            let mut clock = Clock::default();
-            let mut part = |text: &str| {
-                hash.update((text.len() as u64).to_le_bytes());
-                hash.update(text);
-            };
-            for (key, flag) in self.flags.flags() {
-                part(key);
-                part(&self.flags.portable(key).unwrap_or_default().to_string());
-                clock.merge(flag.clock());
-            }
-            for (key, overlay) in &self.overlays {
-                part(key);
-                part(&format!("{overlay:?}"));
-            }
-            part(if self.telemetry { "telemetry" } else { "" });
-            let mut digest = [0; 16];
-            digest.copy_from_slice(&hash.finalize()[..16]);
-            Summary { digest, text: hex(&digest), clock }
+            let mut digest = self.flags.digest();
+            // Answers with and without telemetry are not the same.
+            digest[0] ^= u8::from(self.telemetry);
+            Summary { digest, text: hex(&digest), clock: self.flags.clock_of_all() }
         })
     }
 
@@ -119,14 +101,11 @@ impl Snapshot {
 
     /// Decides one flag.
     pub fn resolve(&self, key: &str, context: &Context, now: Timestamp) -> Result<Resolution<'_>, EvaluationError> {
-        let flag = self.flags.flag(key).ok_or_else(|| EvaluationError {
-            code: ErrorCode::FlagNotFound,
-            detail: format!("there is no flag {key:?}"),
-        })?;
-        let evaluation = flag.evaluate(context, self.overlays.get(key), now)?;
-        let mut metadata: Map<String, Value> = flag
-            .metadata()
-            .iter()
+        let evaluation = self.flags.evaluate(key, context, now)?;
+        let own = self.flags.flag(key).map(|flag| flag.metadata());
+        let mut metadata: Map<String, Value> = own
+            .into_iter()
+            .flatten()
             .filter(|(_, v)| !v.is_object() && !v.is_array())
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();

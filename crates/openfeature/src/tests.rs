@@ -7,7 +7,7 @@ fn snapshot() -> Snapshot {
     let document = json!({"flags": {
         "banner": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off"},
         "gone": {"state": "DISABLED", "variants": {"on": true}}}});
-    Snapshot::new(FlagSet::parse(&document.to_string()).unwrap(), Default::default(), true)
+    Snapshot::new(FlagSet::parse(&document.to_string()).unwrap(), true)
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn bulk_knows_what_has_not_changed() {
     assert_eq!(snapshot.bulk(br#"{"context":{"targetingKey":"u2"}}"#, Some(&etag), now).status, 200);
     let later = Timestamp::from_nanos(3_600_000_000_000);
     assert_eq!(snapshot.bulk(body, Some(&etag), later).status, 304, "no rule reads the time");
-    let other = Snapshot::new(FlagSet::parse(r#"{"flags": {}}"#).unwrap(), Default::default(), true);
+    let other = Snapshot::new(FlagSet::parse(r#"{"flags": {}}"#).unwrap(), true);
     assert_eq!(other.bulk(body, Some(&etag), now).status, 200);
 }
 
@@ -52,7 +52,7 @@ fn a_rule_that_reads_the_time_ends_what_clients_hold() {
     let ask = |rule: serde_json::Value| {
         let document = json!({"flags": {"sale": {"state": "ENABLED", "variants": {"on": true, "off": false},
             "defaultVariant": "off", "targeting": rule}}});
-        let snapshot = Snapshot::new(FlagSet::parse(&document.to_string()).unwrap(), Default::default(), false);
+        let snapshot = Snapshot::new(FlagSet::parse(&document.to_string()).unwrap(), false);
         move |now: Timestamp| {
             let reply = snapshot.bulk(b"{}", None, now);
             (reply.etag.unwrap(), reply.body.unwrap()["flags"][0]["value"].clone())

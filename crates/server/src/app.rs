@@ -260,19 +260,12 @@ impl App {
         let mut overlays = state.overlays();
         overlays.retain(|_, overlay| !emergency.experiments.contains(&overlay.experiment));
         let mut flags = state.flag_set();
-        if !emergency.flags.is_empty() {
-            let off = |flag: &Arc<flags::Flag>| {
-                let mut definition = flag.definition().clone();
-                definition["state"] = Value::from("DISABLED");
-                flags::Flag::compile(flag.key(), &definition, &Default::default(), &Default::default())
-                    .map_or(flag.clone(), Arc::new)
-            };
-            let all: Vec<Arc<flags::Flag>> = flags
-                .flags()
-                .into_values()
-                .map(|flag| if emergency.flags.contains(flag.key()) { off(flag) } else { flag.clone() })
-                .collect();
-            flags = flags::FlagSet::of(all, Default::default());
+        for key in &emergency.flags {
+            let Some(flag) = flags.flag(key) else { continue };
+            let off = flags::Flag::compile(key, &flag.killed(), &Default::default(), &Default::default());
+            if let Ok(off) = off {
+                flags.insert(Arc::new(off));
+            }
         }
         let experiments: Vec<Value> = state
             .live()
@@ -291,7 +284,7 @@ impl App {
         drop(emergency);
         let snapshot =
             json!({"version": version, "epoch": state.epoch(), "key": self.key_hex, "experiments": experiments});
-        let served = openfeature::Snapshot::new(flags, overlays, true);
+        let served = openfeature::Snapshot::new(flags.with_overlays(overlays), true);
         self.hub.put(vec![flagd::Source { uri: "seaworthy".to_owned(), snapshot: served.clone() }]);
         self.flags.store(Arc::new(served));
         self.state.store(Arc::new(state.clone()));

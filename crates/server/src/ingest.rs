@@ -37,7 +37,7 @@ fn stamp_flag_exposure(app: &App, row: &mut Row) {
         return;
     }
     let snapshot = app.flags.load();
-    let Some(overlay) = snapshot.overlays.get(key) else { return };
+    let Some(overlay) = snapshot.flags.overlay(key) else { return };
     let subject = names::SUBJECT_SOURCES.iter().rev().find_map(|name| row.text(name));
     let Some(expected) = subject.and_then(|subject| overlay.slice.arm(subject)) else { return };
     let reported = row.text("feature_flag.result.variant").or_else(|| row.text("feature_flag.variant"));

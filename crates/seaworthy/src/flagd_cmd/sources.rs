@@ -36,7 +36,7 @@ impl Board {
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         sets[place] = Some(set);
         let all = self.sources.iter().zip(&*sets).filter_map(|(source, set)| {
-            let snapshot = Snapshot::new(set.clone()?, Default::default(), false);
+            let snapshot = Snapshot::new(set.clone()?, false);
             Some(flagd::Source { uri: source.uri.clone(), snapshot })
         });
         self.hub.put(all.collect());
