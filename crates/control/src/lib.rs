@@ -10,8 +10,8 @@
 mod entry;
 mod state;
 
-pub use entry::{Action, ENTRY_BYTES_MAX, Entry, PhaseRecord};
-pub use state::{Command, FlagRecord, Refusal, State, TokenRecord};
+pub use entry::{Action, Batch, ENTRY_BYTES_MAX, Entry, PhaseRecord};
+pub use state::{Command, FlagChange, FlagRecord, Refusal, SegmentRecord, State, TokenRecord};
 
 #[cfg(test)]
 mod tests;

@@ -419,7 +419,7 @@ fn world(u: &mut arbtest::arbitrary::Unstructured<'_>) -> arbtest::arbitrary::Re
             }
         })
     };
-    let mut body = |u: &mut arbtest::arbitrary::Unstructured<'_>, depth: u8| -> arbtest::arbitrary::Result<Value> {
+    let body = |u: &mut arbtest::arbitrary::Unstructured<'_>, depth: u8| -> arbtest::arbitrary::Result<Value> {
         let mut rules = Vec::new();
         for _ in 0..u.int_in_range(0..=3)? {
             rules.push(json!({"when": condition(u, depth)?, "serve": serve(u)?}));

@@ -77,6 +77,13 @@ pub struct FlagSet {
 impl FlagSet {
     /// Reads a whole flagd document: `{"flags": {…}, "$evaluators": {…}, "metadata": {…}}`. All findings at once.
     pub fn parse(text: &str) -> Result<FlagSet, Vec<Finding>> {
+        let set = FlagSet::parse_part(text)?;
+        let tangles = set.tangles();
+        if tangles.is_empty() { Ok(set) } else { Err(tangles) }
+    }
+
+    /// Reads a document that is part of something larger: what it refers to may be elsewhere.
+    pub fn parse_part(text: &str) -> Result<FlagSet, Vec<Finding>> {
         if text.len() > DOCUMENT_BYTES_MAX {
             return Err(vec![Finding::new("", format!("longer than {DOCUMENT_BYTES_MAX} bytes"))]);
         }
@@ -126,9 +133,6 @@ impl FlagSet {
                     findings.extend(found.into_iter().map(|f| Finding::new(format!("{place}{}", f.place), f.reason)));
                 }
             }
-        }
-        if findings.is_empty() {
-            findings = set.tangles();
         }
         if findings.is_empty() { Ok(set) } else { Err(findings) }
     }

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 fine, 1 the answer is no (stopped, not verified), 2 usage, 64 configuration, 69 unreachable.
 
+mod apply;
 mod audit_cmd;
 mod client;
 mod compare;
@@ -37,6 +38,10 @@ enum Command {
     Demo(demo::Args),
     /// Make, show and switch off flags.
     Flag(flag::Args),
+    /// Make flags and segments as documents say, all or nothing.
+    Apply(apply::Args),
+    /// Take over flags from LaunchDarkly, Unleash, GrowthBook, Flipt, GO Feature Flag or flagd.
+    Import(apply::ImportArgs),
     /// Serve flag files to flagd clients, with flagd's own options.
     Flagd(flagd_cmd::Args),
     /// Plan, start, watch, stop and acknowledge experiments.
@@ -72,6 +77,8 @@ fn main() -> ExitCode {
             Command::Proxy(args) => proxy_cmd::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Flag(args) => flag::run(args).await,
+            Command::Apply(args) => apply::run(args).await,
+            Command::Import(args) => apply::import(args).await,
             Command::Flagd(args) => flagd_cmd::run(args).await,
             Command::Experiment(args) => experiment::run(args).await,
             Command::Query(args) => query::run(args).await,

@@ -28,6 +28,9 @@ use crate::tap::Tap;
 /// A proxy that was not heard from for this long holds no lease any more.
 pub(crate) const LEASE_SECS: f64 = 3.0;
 
+/// Entries of one batch that the console is told one by one; it reads the others from the log.
+const NEWS_MAX: usize = 100;
+
 /// State and log, in step.
 #[derive(Debug)]
 pub(crate) struct Plane {
@@ -125,13 +128,13 @@ impl App {
         flagd::Face { pass, ..flagd::Face::new(self.hub.clone()) }
     }
 
-    /// Decides, records, applies, publishes. Returns the audit index.
+    /// Decides, records, applies, publishes. Returns the audit index; of a batch the last.
     pub(crate) fn commit(&self, command: Command, actor: &str, reason: &str) -> Result<u64, Problem> {
         let urgent = self.switch_off_first(&command);
         let mut plane = lock(&self.plane);
-        let entry = plane.state.decide(command.clone(), actor, reason, now())?;
-        let bytes = entry.to_bytes();
-        let index = match plane.log.append(std::slice::from_ref(&bytes), urgent) {
+        let entries = plane.state.decide(command.clone(), actor, reason, now())?;
+        let bytes: Vec<Vec<u8>> = entries.iter().map(Entry::to_bytes).collect();
+        let first = match plane.log.append(&bytes, urgent) {
             Ok(index) => index,
             Err(error) => {
                 drop(plane);
@@ -139,16 +142,21 @@ impl App {
             }
         };
         self.disk_full.store(false, Ordering::Relaxed);
-        plane.state.apply(index, &bytes);
+        for (index, bytes) in (first..).zip(&bytes) {
+            plane.state.apply(index, bytes);
+        }
         {
             let _order = lock(&self.publishing);
-            self.settled(&entry);
+            entries.iter().for_each(|entry| self.settled(entry));
             self.publish(&plane.state);
         }
         drop(plane);
-        let data = entry_json(index, &entry).to_string();
-        let _ = self.news.send(News { event: "audit", data });
-        Ok(index)
+        for (index, entry) in (first..).zip(&entries).take(NEWS_MAX) {
+            let data = entry_json(index, entry).to_string();
+            let _ = self.news.send(News { event: "audit", data });
+        }
+        // Of a batch the last: with it the whole counts.
+        Ok(first + entries.len() as u64 - 1)
     }
 
     /// Getting safer needs no permission of the disk: off first.

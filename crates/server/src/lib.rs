@@ -11,6 +11,7 @@
 mod api;
 mod app;
 mod boot;
+mod flags_api;
 mod ingest;
 mod intake;
 mod problem;

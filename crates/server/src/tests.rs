@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use control::Command;
+use control::{Command, FlagChange};
 use experiments::{Phase, Transition};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ fn a_stopped_fault_is_not_published_again() {
     let (_dir, app, _, _jobs) = plane();
     let put = |key: String| {
         let definition = json!({"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off"});
-        app.commit(Command::FlagPut { key, definition }, "test", "").unwrap();
+        app.commit(Command::Flags(vec![FlagChange::Put { key, definition }]), "test", "").unwrap();
     };
     // Much to publish makes a publication slow, and the moment in which another may overtake it long.
     (0..200).for_each(|n| put(format!("flag-{n}")));
