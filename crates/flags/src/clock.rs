@@ -71,6 +71,8 @@ impl Clock {
             Expr::Call(_, arguments) | Expr::List(arguments) | Expr::Fractional { arguments } => {
                 arguments.iter().for_each(|argument| self.read(argument));
             }
+            Expr::InTexts(path, _) => self.always |= matches!(path, Path::Whole),
+            Expr::Split(split) => split.input().iter().for_each(|input| self.read(input)),
             Expr::Var { path, default } => {
                 self.always |= match path {
                     Path::Timestamp | Path::Whole => true,

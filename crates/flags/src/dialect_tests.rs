@@ -368,7 +368,7 @@ fn explanations_name_rule_clause_and_bucket() {
     );
     let bucket = steps.iter().find(|step| step["bucketing"] == "native-1").unwrap();
     assert_eq!((&bucket["unit"], &bucket["of"]), (&json!("u"), &json!(2.0)));
-    assert_eq!(steps.iter().find(|step| step["at"] == "/when").unwrap()["within"], 1);
+    assert_eq!(steps.iter().find(|step| step["at"] == "/when").unwrap()["within"], "segment s");
 }
 
 #[test]

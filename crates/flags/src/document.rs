@@ -471,7 +471,7 @@ impl Flag {
             match definition.get("targeting") {
                 None | Some(Value::Null) => Rules::None,
                 Some(Value::Object(rule)) if rule.is_empty() => Rules::None,
-                Some(rule) => match Expr::compile(rule, evaluators) {
+                Some(rule) => match Expr::compile(rule, key, evaluators) {
                     Ok(expr) => Rules::Logic(expr),
                     Err(found) => {
                         find(&format!("/targeting{}", found.place), found.reason);
