@@ -23,6 +23,9 @@ pub struct Entry {
     /// Why, in words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// The change was made past the guard on unwatched jumps; somebody should look at it afterwards.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub break_glass: bool,
     /// Its place among entries that count together: none of them is carried out before the last is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<Batch>,

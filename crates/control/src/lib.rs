@@ -8,6 +8,7 @@
 //! Pure. Larger bodies are inline as long as a leaf holds them ([`ENTRY_BYTES_MAX`]).
 
 mod entry;
+pub mod guard;
 mod state;
 
 pub use entry::{Action, Batch, ENTRY_BYTES_MAX, Entry, PhaseRecord};

@@ -88,6 +88,8 @@ pub struct State {
     segments: BTreeMap<String, SegmentRecord>,
     /// Audit indexes by flag, oldest first.
     histories: BTreeMap<String, Vec<u64>>,
+    /// Audit indexes of changes made past the guard, oldest first.
+    reviews: Vec<u64>,
     /// Entries of a batch whose last is not there yet.
     pending: Vec<(u64, Entry)>,
     experiments: BTreeMap<Id, Experiment>,
@@ -116,7 +118,12 @@ pub enum Command {
     /// Take a token away.
     TokenRevoke(Id),
     /// Change flags and segments, all or nothing.
-    Flags(Vec<FlagChange>),
+    Flags {
+        /// What.
+        changes: Vec<FlagChange>,
+        /// Past the guard on unwatched jumps.
+        break_glass: bool,
+    },
     /// Switch a flag off for everybody.
     FlagKill(String),
     /// Start an experiment; the shell draws the numbers.
@@ -173,6 +180,7 @@ fn written(action: Action, actor: &str, reason: &str, now: Timestamp) -> Result<
         ts: now.micros(),
         actor: actor.to_owned(),
         reason: reason.chars().take(2_000).collect(),
+        break_glass: false,
         batch: None,
         action,
     };
@@ -200,9 +208,13 @@ fn listed(findings: &[flags::Finding]) -> String {
 impl State {
     /// Turns a command into the entries that record it: one, or a batch that counts as a whole. Nothing has changed yet.
     pub fn decide(&self, command: Command, actor: &str, reason: &str, now: Timestamp) -> Result<Vec<Entry>, Refusal> {
-        let Command::Flags(changes) = command else {
+        let Command::Flags { changes, break_glass } = command else {
             return self.decide_one(command, actor, reason, now).map(|entry| vec![entry]);
         };
+        if break_glass && reason.trim().is_empty() {
+            let remedy = "say why with --reason: somebody will look at it afterwards";
+            return refuse("reason-needed", "breaking the glass needs a reason", remedy);
+        }
         self.candidate(&changes)?;
         let of = u32::try_from(changes.len()).unwrap_or(u32::MAX);
         let mut entries = Vec::with_capacity(changes.len());
@@ -214,6 +226,7 @@ impl State {
                 FlagChange::DeleteSegment(key) => Action::SegmentDelete { key },
             };
             let mut entry = written(action, actor, reason, now)?;
+            entry.break_glass = break_glass;
             entry.batch = (of > 1).then_some(Batch { n: n as u32, of });
             entries.push(entry);
         }
@@ -285,7 +298,9 @@ impl State {
 
     fn decide_one(&self, command: Command, actor: &str, reason: &str, now: Timestamp) -> Result<Entry, Refusal> {
         let action = match command {
-            Command::Flags(_) => return refuse("internal", "flags are decided together", "this is a fault of ours"),
+            Command::Flags { .. } => {
+                return refuse("internal", "flags are decided together", "this is a fault of ours");
+            }
             Command::TokenCreate { name, role, hash, expires } => {
                 if self.tokens.len() >= TOKENS_MAX {
                     return refuse("too-many-tokens", format!("there are {TOKENS_MAX} tokens"), "revoke some");
@@ -315,6 +330,7 @@ impl State {
                     ts: now.micros(),
                     actor: actor.to_owned(),
                     reason: transition.reason,
+                    break_glass: false,
                     batch: None,
                     action: Action::ExperimentPhase { id, to: transition.to.into(), verdict: transition.verdict },
                 };
@@ -488,6 +504,12 @@ impl State {
 
     fn carry_out(&mut self, index: u64, entry: Entry) {
         let at = entry.time();
+        if entry.break_glass {
+            if self.reviews.len() >= HISTORY_MAX {
+                self.reviews.remove(0);
+            }
+            self.reviews.push(index);
+        }
         match entry.action {
             Action::TokenCreate { name, role, sha256, expires } => {
                 let Some(hash) = TokenHash::from_hex(&sha256) else { return self.skipped.push(index) };
@@ -642,6 +664,11 @@ impl State {
     /// All segments, by key.
     pub fn segments(&self) -> &BTreeMap<String, SegmentRecord> {
         &self.segments
+    }
+
+    /// Audit indexes of changes made past the guard on unwatched jumps, oldest first; the newest thousand.
+    pub fn reviews(&self) -> &[u64] {
+        &self.reviews
     }
 
     /// Audit indexes of what happened to a flag, oldest first; the newest thousand.

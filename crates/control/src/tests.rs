@@ -9,8 +9,12 @@ fn at(secs: i64) -> Timestamp {
     Timestamp::from_nanos(secs * 1_000_000_000)
 }
 
+fn flags(changes: Vec<FlagChange>) -> Command {
+    Command::Flags { changes, break_glass: false }
+}
+
 fn put(key: &str, definition: Value) -> Command {
-    Command::Flags(vec![FlagChange::Put { key: key.into(), definition }])
+    flags(vec![FlagChange::Put { key: key.into(), definition }])
 }
 
 /// A state and the log it was folded from.
@@ -221,7 +225,7 @@ fn batch() -> Vec<FlagChange> {
 #[test]
 fn changes_of_flags_are_all_or_nothing() {
     let mut world = World::default();
-    world.run(Command::Flags(batch())).unwrap();
+    world.run(flags(batch())).unwrap();
     let digest = world.state.flag_set().digest();
     assert_eq!(world.state.flags().len(), 2);
     let mut replayed = State::default();
@@ -229,7 +233,7 @@ fn changes_of_flags_are_all_or_nothing() {
     assert_eq!(replayed.flag_set().digest(), digest);
     // The last entry of a second batch never made it to the disk; what comes after it counts all the same.
     let mut cut = World::default();
-    let entries = cut.state.decide(Command::Flags(batch()), "token:test", "", at(0)).unwrap();
+    let entries = cut.state.decide(flags(batch()), "token:test", "", at(0)).unwrap();
     entries[..2].iter().enumerate().for_each(|(i, entry)| cut.state.apply(i as u64, &entry.to_bytes()));
     assert!(cut.state.flags().is_empty());
     let after = cut.state.decide(put("alone", ours(json!({}))), "token:test", "", at(1)).unwrap();
@@ -248,17 +252,17 @@ fn changes_of_flags_are_all_or_nothing() {
             "tangled-flags",
         ),
     ] {
-        assert_eq!(world.run(Command::Flags(vec![change.clone()])).unwrap_err().code, code, "{change:?}");
+        assert_eq!(world.run(flags(vec![change.clone()])).unwrap_err().code, code, "{change:?}");
     }
     let twice = vec![FlagChange::Delete("top".into()), FlagChange::Delete("top".into())];
-    assert_eq!(world.run(Command::Flags(twice)).unwrap_err().code, "named-twice");
+    assert_eq!(world.run(flags(twice)).unwrap_err().code, "named-twice");
     // What needs each other may go together.
     let all = vec![
         FlagChange::DeleteSegment("staff".into()),
         FlagChange::Delete("base".into()),
         FlagChange::Delete("top".into()),
     ];
-    world.run(Command::Flags(all)).unwrap();
+    world.run(flags(all)).unwrap();
     assert!(world.state.flags().is_empty() && world.state.segments().is_empty());
     assert_eq!(world.state.flag_history("top"), [0, 5]);
 }

@@ -560,6 +560,12 @@ impl Flag {
         &self.digest
     }
 
+    /// low, medium, high or critical: `risk` of our dialect, `metadata.risk` of flagd's; medium if it does not say.
+    pub fn risk(&self) -> &str {
+        let said = if self.is_ours() { self.definition.get("risk") } else { self.metadata.get("risk") };
+        said.and_then(Value::as_str).filter(|risk| crate::model::RISKS.contains(risk)).unwrap_or("medium")
+    }
+
     /// Flags that decide along.
     pub fn needs_flags(&self) -> impl Iterator<Item = &str> {
         self.needs.0.iter().map(|key| &**key)

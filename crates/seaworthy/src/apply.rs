@@ -22,9 +22,19 @@ pub struct Args {
     /// Say what would change, and change nothing.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    why: Why,
+}
+
+/// Why a change is made, and how urgent it is.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Why {
     /// Why.
     #[arg(long, default_value = "")]
-    reason: String,
+    pub reason: String,
+    /// Change more users at once than the flag's risk allows; needs a reason, and leaves a review item.
+    #[arg(long)]
+    pub break_glass: bool,
 }
 
 /// Take over flags from another system, so that every user keeps the variant he has.
@@ -46,6 +56,8 @@ pub struct ImportArgs {
     /// Say what would change, and change nothing.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    why: Why,
 }
 
 /// Flags and segments of a document that was checked by itself (what it refers to may be on the server); references of flagd's to
@@ -125,13 +137,14 @@ pub async fn run(args: Args) -> Result<u8> {
         bail!("{} holds no flags and no segments", args.file.display());
     }
     let whole = json!({"flags": merged.get("flags"), "segments": merged.get("segments")});
-    send(&args.server, &whole, args.dry_run, &args.reason).await
+    send(&args.server, &whole, args.dry_run, &args.why).await
 }
 
 /// Sends a document and shows the plan.
-async fn send(server: &Server, document: &Value, dry_run: bool, reason: &str) -> Result<u8> {
+async fn send(server: &Server, document: &Value, dry_run: bool, why: &Why) -> Result<u8> {
     let part = |name: &str| document.get(name).filter(|v| v.is_object()).cloned().unwrap_or_else(|| json!({}));
-    let body = json!({"flags": part("flags"), "segments": part("segments"), "dry_run": dry_run, "reason": reason});
+    let body = json!({"flags": part("flags"), "segments": part("segments"), "dry_run": dry_run,
+        "reason": why.reason, "break_glass": why.break_glass});
     let answer = Client::of(server)?.post("/api/v1/apply", &body).await?;
     if server.json {
         println!("{answer}");
@@ -147,6 +160,10 @@ async fn send(server: &Server, document: &Value, dry_run: bool, reason: &str) ->
     if !rows.is_empty() {
         print!("{}", table(&["action", "what", "key"], &rows));
     }
+    impact(&answer).iter().for_each(|line| println!("{line}"));
+    if let Some(refusal) = answer["refusal"].as_str() {
+        println!("it would be refused: {refusal}");
+    }
     if same > 0 {
         println!("{same} are the same already");
     }
@@ -156,6 +173,19 @@ async fn send(server: &Server, document: &Value, dry_run: bool, reason: &str) ->
         None => println!("a dry run: nothing was changed"),
     }
     Ok(0)
+}
+
+/// What a change does to the users seen lately, a line for each flag that moves somebody.
+pub fn impact(answer: &Value) -> Vec<String> {
+    let impacts = answer["impact"].as_array().into_iter().flatten();
+    let count = |impact: &Value, name: &str| impact[name].as_u64().unwrap_or(0);
+    impacts
+        .filter(|impact| count(impact, "changed") + count(impact, "safer") > 0)
+        .map(|impact| {
+            let moved = count(impact, "changed") + count(impact, "safer");
+            format!("{} changes for {moved} of {} users seen lately", cell(&impact["key"]), count(impact, "subjects"))
+        })
+        .collect()
 }
 
 pub async fn import(args: ImportArgs) -> Result<u8> {
@@ -207,6 +237,12 @@ pub async fn import(args: ImportArgs) -> Result<u8> {
             Ok(0)
         }
         None if read.flags.is_empty() => bail!("{name} gave no flag to import"),
-        None => send(&args.server, &whole, args.dry_run, &format!("import from {}", args.from)).await,
+        None => {
+            let mut why = args.why;
+            if why.reason.is_empty() && !why.break_glass {
+                why.reason = format!("import from {}", args.from);
+            }
+            send(&args.server, &whole, args.dry_run, &why).await
+        }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::apply::parts;
+use crate::apply::{Why, impact, parts};
 use crate::client::{Client, Server, cell, document, escaped, table};
 
 /// Make, show and switch off flags.
@@ -29,10 +29,13 @@ enum Command {
         /// The file is the definition of this flag.
         #[arg(long)]
         key: Option<String>,
-        /// Why.
-        #[arg(long, default_value = "")]
-        reason: String,
+        #[command(flatten)]
+        why: Why,
     },
+    /// Flags that clients ask for and that do not exist.
+    Unknown,
+    /// Changes that were made by breaking the glass.
+    Reviews,
     /// One flag whole, now or as it was at a time.
     Show {
         /// The flag.
@@ -108,10 +111,27 @@ fn answered(answer: &Value) -> String {
     format!("{value} (variant {}, {})", cell(&answer["variant"]), cell(&answer["reason"]))
 }
 
+/// Entries of the audit log as a table.
+fn entries(answer: &Value) {
+    let entries = answer["entries"].as_array().into_iter().flatten();
+    let rows: Vec<Vec<String>> = entries
+        .map(|e| {
+            let mut row = ["index", "ts", "actor", "action", "resource", "reason"].map(|k| cell(&e[k])).to_vec();
+            if e["break_glass"] == true {
+                row[3].push_str(" (glass broken)");
+            }
+            row
+        })
+        .collect();
+    print!("{}", table(&["audit index", "time", "who", "what", "on", "why"], &rows));
+}
+
 /// One step of an explanation, as a line.
 fn step(step: &Value) -> String {
-    let indent = "  ".repeat(step["within"].as_u64().unwrap_or(0) as usize);
-    let at = step["at"].as_str().unwrap_or_default();
+    let at = match (step["at"].as_str(), step["within"].as_str()) {
+        (Some(at), Some(within)) => format!("({within}) {at}"),
+        (at, _) => at.unwrap_or_default().to_owned(),
+    };
     let mut said: Vec<String> = Vec::new();
     match step["holds"].as_bool() {
         Some(true) => said.push("yes".to_owned()),
@@ -123,7 +143,7 @@ fn step(step: &Value) -> String {
             said.push(format!("{name} {}", cell(value)));
         }
     }
-    format!("  {indent}{at:<28} {}", said.join(", ")).trim_end().to_owned()
+    format!("  {at:<32} {}", said.join(", ")).trim_end().to_owned()
 }
 
 pub async fn run(args: Args) -> Result<u8> {
@@ -136,14 +156,27 @@ pub async fn run(args: Args) -> Result<u8> {
                     .as_array()
                     .into_iter()
                     .flatten()
-                    .map(|f| ["key", "state", "default_variant", "experiment", "version"].map(|k| cell(&f[k])).to_vec())
+                    .map(|f| {
+                        let mut row =
+                            ["key", "state", "default_variant", "experiment", "version"].map(|k| cell(&f[k])).to_vec();
+                        // Since the start of the server; nothing is known from before.
+                        row.push(
+                            f["last_evaluated"]
+                                .as_str()
+                                .map_or("not seen".to_owned(), |at| at.chars().take(19).collect()),
+                        );
+                        row
+                    })
                     .collect();
-                print!("{}", table(&["flag", "state", "default", "experiment", "audit index"], &rows));
+                print!(
+                    "{}",
+                    table(&["flag", "state", "default", "experiment", "audit index", "last evaluated"], &rows)
+                );
                 return Ok(0);
             }
             answer
         }
-        Command::Put { file, key, reason } => {
+        Command::Put { file, key, why } => {
             let document = document(&file)?;
             let document = match (key, document.get("flags")) {
                 (Some(key), _) => json!({"flags": {key: document}}),
@@ -151,9 +184,11 @@ pub async fn run(args: Args) -> Result<u8> {
                 (None, None) => return Err(anyhow!("{} has no `flags`; name the flag with --key", file.display())),
             };
             let (flags, segments) = parts(&file.display().to_string(), &document)?;
-            let body = json!({"flags": flags, "segments": segments, "reason": reason});
+            let body =
+                json!({"flags": flags, "segments": segments, "reason": why.reason, "break_glass": why.break_glass});
             let answer = client.post("/api/v1/apply", &body).await?;
             if !args.server.json {
+                impact(&answer).iter().for_each(|line| println!("{line}"));
                 for step in answer["plan"].as_array().into_iter().flatten() {
                     let key = cell(&step["key"]);
                     match step["action"].as_str() {
@@ -186,11 +221,7 @@ pub async fn run(args: Args) -> Result<u8> {
         Command::History { key } => {
             let answer = client.get(&format!("/api/v1/flags/{}/history", escaped(&key))).await?;
             if !args.server.json {
-                let entries = answer["entries"].as_array().into_iter().flatten();
-                let rows: Vec<Vec<String>> = entries
-                    .map(|e| ["index", "ts", "actor", "action", "reason"].map(|k| cell(&e[k])).to_vec())
-                    .collect();
-                print!("{}", table(&["audit index", "time", "who", "what", "why"], &rows));
+                entries(&answer);
                 return Ok(0);
             }
             answer
@@ -204,6 +235,25 @@ pub async fn run(args: Args) -> Result<u8> {
                     None => println!("{}", answered(&answer)),
                 }
                 answer["steps"].as_array().into_iter().flatten().for_each(|s| println!("{}", step(s)));
+            }
+            answer
+        }
+        Command::Unknown => {
+            let answer = client.get("/api/v1/unknown-flags").await?;
+            if !args.server.json {
+                let list = answer["flags"].as_array().into_iter().flatten();
+                let rows: Vec<Vec<String>> =
+                    list.map(|f| ["key", "evaluations", "last_evaluated"].map(|k| cell(&f[k])).to_vec()).collect();
+                print!("{}", table(&["flag", "evaluations", "last"], &rows));
+                return Ok(0);
+            }
+            answer
+        }
+        Command::Reviews => {
+            let answer = client.get("/api/v1/reviews").await?;
+            if !args.server.json {
+                entries(&answer);
+                return Ok(0);
             }
             answer
         }

@@ -59,7 +59,20 @@ enum Command {
     Shop(shop::Args),
 }
 
+/// A reader that has seen enough (`| head`) ends the command, as with any other; it is no fault to report.
+fn end_quietly_when_nobody_reads() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let said = info.payload().downcast_ref::<String>().map(String::as_str).unwrap_or_default();
+        if said.starts_with("failed printing to stdout") && said.contains("Broken pipe") {
+            std::process::exit(141);
+        }
+        usual(info);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_quietly_when_nobody_reads();
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("SEAWORTHY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));

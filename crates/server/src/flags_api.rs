@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use control::{Command, Entry, FlagChange, FlagRecord};
 use flags::Context;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use vocab::Timestamp;
@@ -30,13 +30,16 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/flags/{key}/kill", post(kill))
         .route("/api/v1/flags/{key}/history", get(history))
         .route("/api/v1/flags/{key}/explain", post(explain))
+        .route("/api/v1/unknown-flags", get(unknown_flags))
+        .route("/api/v1/reviews", get(reviews))
         .route("/api/v1/segments", get(segments))
         .route("/api/v1/segments/{key}", put(put_segment).delete(delete_segment))
         .route("/api/v1/apply", post(apply))
         .route("/api/v1/export", get(export))
 }
 
-fn summary(state: &control::State, key: &str, record: &FlagRecord) -> Value {
+fn summary(app: &App, state: &control::State, key: &str, record: &FlagRecord) -> Value {
+    let asked = app.recent.asked(key);
     let definition = record.flag.definition();
     let experiment = state.live().find(|e| e.target() == format!("flag {key}")).map(|e| e.id);
     json!({
@@ -46,20 +49,60 @@ fn summary(state: &control::State, key: &str, record: &FlagRecord) -> Value {
         "expires": definition.get("expires"), "tags": definition.get("tags"),
         "variants": definition["variants"], "default_variant": record.flag.default_variant(),
         "targeting": definition.get("targeting"), "has_rules": record.flag.has_rules(),
-        "version": record.version, "experiment": experiment,
+        "risk": record.flag.risk(), "version": record.version, "experiment": experiment,
+        "last_evaluated": asked.map(|asked| asked.last), "evaluations": asked.map_or(0, |asked| asked.count),
         "promoted": record.promoted.as_ref().map(|(_, v)| v.to_string()),
     })
 }
 
 fn unknown(key: &str) -> Problem {
-    Problem::not_found("unknown-flag", format!("there is no flag {key:?}"))
+    let remedy = "see `seaworthy flag list`; with --at, it may not have been there then";
+    Problem::new(StatusCode::NOT_FOUND, "unknown-flag", format!("there is no flag {key:?}"), remedy)
 }
 
 async fn list(State(app): Shared, headers: HeaderMap) -> Answer {
     app.authorize(&headers, Role::Read)?;
     let state = app.state.load();
-    let list: Vec<Value> = state.flags().iter().map(|(key, record)| summary(&state, key, record)).collect();
+    let list: Vec<Value> = state.flags().iter().map(|(key, record)| summary(&app, &state, key, record)).collect();
     Ok(Json(json!({"flags": list})).into_response())
+}
+
+/// Flags that clients ask for and that do not exist: seen before their code ships, or misspelled.
+async fn unknown_flags(State(app): Shared, headers: HeaderMap) -> Answer {
+    app.authorize(&headers, Role::Read)?;
+    let state = app.state.load();
+    let list: Vec<Value> = app
+        .recent
+        .unknown(|key| state.flags().contains_key(key))
+        .into_iter()
+        .take(HISTORY_MAX)
+        .map(|(key, asked)| {
+            json!({"key": key, "last_evaluated": asked.last, "evaluations": asked.count, "deleted": asked.known})
+        })
+        .collect();
+    Ok(Json(json!({"flags": list})).into_response())
+}
+
+/// Changes that were made past the guard: somebody should look at each.
+async fn reviews(State(app): Shared, headers: HeaderMap) -> Answer {
+    app.authorize(&headers, Role::Read)?;
+    blocking(move || {
+        let state = app.state.load_full();
+        Ok(Json(json!({"entries": read_entries(&app, state.reviews())?})).into_response())
+    })
+    .await
+}
+
+/// Entries by index, the newest first.
+fn read_entries(app: &App, indexes: &[u64]) -> Result<Vec<Value>, Problem> {
+    let mut entries = Vec::new();
+    for index in indexes.iter().rev().take(HISTORY_MAX) {
+        let Some(bytes) = lock(&app.plane).log.entry(*index).map_err(broken)? else { continue };
+        if let Ok(entry) = Entry::from_bytes(&bytes) {
+            entries.push(entry_json(*index, &entry));
+        }
+    }
+    Ok(entries)
 }
 
 #[derive(Deserialize)]
@@ -98,7 +141,7 @@ async fn one(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, Qu
             None => app.state.load_full(),
         };
         let record = state.flags().get(&key).ok_or_else(|| unknown(&key))?;
-        let mut answer = summary(&state, &key, record);
+        let mut answer = summary(&app, &state, &key, record);
         answer["definition"] = record.flag.definition().clone();
         answer["at"] = json!(at);
         Ok(Json(answer).into_response())
@@ -111,11 +154,29 @@ async fn one(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, Qu
 #[serde(default, deny_unknown_fields)]
 struct Asked {
     reason: String,
+    /// Past the guard on unwatched jumps; needs a reason.
+    break_glass: bool,
 }
 
-async fn changed(app: Arc<App>, actor: String, changes: Vec<FlagChange>, reason: String) -> Answer {
-    let index = blocking(move || app.commit(Command::Flags(changes), &actor, &reason)).await?;
-    Ok(Json(json!({"audit_index": index})).into_response())
+async fn changed(app: Arc<App>, actor: String, changes: Vec<FlagChange>, asked: Asked) -> Answer {
+    blocking(move || {
+        let impacts = app.impacts(&app.state.load(), &changes)?.2;
+        let index = app.commit(Command::Flags { changes, break_glass: asked.break_glass }, &actor, &asked.reason)?;
+        Ok(Json(json!({"audit_index": index, "impact": impact_json(&app, &impacts)})).into_response())
+    })
+    .await
+}
+
+/// What a change does to subjects seen lately, flag by flag.
+fn impact_json(app: &App, impacts: &[flags::Impact]) -> Vec<Value> {
+    let now = now();
+    impacts
+        .iter()
+        .map(|impact| {
+            json!({"key": impact.key, "subjects": impact.subjects, "changed": impact.changed, "safer": impact.safer,
+                "asked_lately": app.recent.asked_lately(&impact.key, now)})
+        })
+        .collect()
 }
 
 async fn put_flag(
@@ -127,7 +188,7 @@ async fn put_flag(
 ) -> Answer {
     let actor = app.authorize(&headers, Role::Operate)?;
     let definition: Value = parse(&body)?;
-    changed(app, actor, vec![FlagChange::Put { key, definition }], asked.reason).await
+    changed(app, actor, vec![FlagChange::Put { key, definition }], asked).await
 }
 
 async fn delete_flag(
@@ -137,7 +198,7 @@ async fn delete_flag(
     Query(asked): Query<Asked>,
 ) -> Answer {
     let actor = app.authorize(&headers, Role::Operate)?;
-    changed(app, actor, vec![FlagChange::Delete(key)], asked.reason).await
+    changed(app, actor, vec![FlagChange::Delete(key)], asked).await
 }
 
 async fn kill(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, body: Bytes) -> Answer {
@@ -155,13 +216,7 @@ async fn history(State(app): Shared, headers: HeaderMap, Path(key): Path<String>
         if indexes.is_empty() {
             return Err(unknown(&key));
         }
-        let mut entries = Vec::new();
-        for index in indexes.iter().rev().take(HISTORY_MAX) {
-            let Some(bytes) = lock(&app.plane).log.entry(*index).map_err(broken)? else { continue };
-            if let Ok(entry) = Entry::from_bytes(&bytes) {
-                entries.push(entry_json(*index, &entry));
-            }
-        }
+        let entries = read_entries(&app, indexes)?;
         Ok(Json(json!({"key": key, "entries": entries})).into_response())
     })
     .await
@@ -235,7 +290,7 @@ async fn put_segment(
 ) -> Answer {
     let actor = app.authorize(&headers, Role::Operate)?;
     let definition: Value = parse(&body)?;
-    changed(app, actor, vec![FlagChange::PutSegment { key, definition }], asked.reason).await
+    changed(app, actor, vec![FlagChange::PutSegment { key, definition }], asked).await
 }
 
 async fn delete_segment(
@@ -245,7 +300,7 @@ async fn delete_segment(
     Query(asked): Query<Asked>,
 ) -> Answer {
     let actor = app.authorize(&headers, Role::Operate)?;
-    changed(app, actor, vec![FlagChange::DeleteSegment(key)], asked.reason).await
+    changed(app, actor, vec![FlagChange::DeleteSegment(key)], asked).await
 }
 
 /// A whole document: what is in it is made or changed, what is the same is left alone, what is not in it stays.
@@ -262,6 +317,8 @@ struct Applied {
     delete_segments: Vec<String>,
     #[serde(default)]
     dry_run: bool,
+    #[serde(default)]
+    break_glass: bool,
     #[serde(default)]
     reason: String,
 }
@@ -302,15 +359,24 @@ async fn apply(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
             note("segment", &key, Some(&Value::Null), None);
             changes.push(FlagChange::DeleteSegment(key));
         }
+        let answered = |applied: bool, index: Option<u64>, impact: Vec<Value>, refusal: Value| {
+            let answer =
+                json!({"plan": plan, "applied": applied, "audit_index": index, "impact": impact, "refusal": refusal});
+            Ok(Json(answer).into_response())
+        };
         if changes.is_empty() {
-            return Ok(Json(json!({"plan": plan, "applied": false, "audit_index": null})).into_response());
+            return answered(false, None, Vec::new(), Value::Null);
         }
+        let (before, after, impacts) = app.impacts(&state, &changes)?;
+        let impact = impact_json(&app, &impacts);
         if asked.dry_run {
-            state.candidate(&changes)?;
-            return Ok(Json(json!({"plan": plan, "applied": false, "audit_index": null})).into_response());
+            let asked_lately = |key: &str| app.recent.asked_lately(key, now());
+            let refusal = control::guard::judge(&impacts, &before, &after, &asked_lately).err();
+            return answered(false, None, impact, json!(refusal.map(|r| r.detail)));
         }
-        let index = app.commit(Command::Flags(changes), &actor, &asked.reason)?;
-        Ok(Json(json!({"plan": plan, "applied": true, "audit_index": index})).into_response())
+        let command = Command::Flags { changes, break_glass: asked.break_glass };
+        let index = app.commit(command, &actor, &asked.reason)?;
+        answered(true, Some(index), impact, Value::Null)
     })
     .await
 }
