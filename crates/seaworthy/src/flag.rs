@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Server, cell, document, table};
+use crate::flag_refs;
 
 /// Make, show and switch off flags.
 #[derive(Debug, clap::Args)]
@@ -49,11 +50,18 @@ enum Command {
         /// The subject.
         subject: String,
     },
+    /// Where source code names flags; keys in code that are no flag; flags that no code names.
+    Refs(flag_refs::Args),
 }
 
 pub async fn run(args: Args) -> Result<u8> {
+    if let Command::Refs(refs) = &args.command {
+        // With a document it needs neither server nor token.
+        return flag_refs::run(refs, &args.server).await;
+    }
     let client = Client::of(&args.server)?;
     let answer = match args.command {
+        Command::Refs(_) => Value::Null, // answered above
         Command::List => {
             let answer = client.get("/api/v1/flags").await?;
             if !args.server.json {
