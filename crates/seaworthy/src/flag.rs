@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::apply::{Why, impact, parts};
 use crate::client::{Client, Server, cell, document, escaped, table};
+use crate::flag_refs;
 
 /// Make, show and switch off flags.
 #[derive(Debug, clap::Args)]
@@ -93,6 +94,8 @@ enum Command {
         #[arg(long = "attr")]
         attributes: Vec<String>,
     },
+    /// Where source code names flags; keys in code that are no flag; flags that no code names.
+    Refs(flag_refs::Args),
 }
 
 /// Attributes given as name=value.
@@ -147,8 +150,13 @@ fn step(step: &Value) -> String {
 }
 
 pub async fn run(args: Args) -> Result<u8> {
+    if let Command::Refs(refs) = &args.command {
+        // With a document it needs neither server nor token.
+        return flag_refs::run(refs, &args.server).await;
+    }
     let client = Client::of(&args.server)?;
     let answer = match args.command {
+        Command::Refs(_) => Value::Null, // answered above
         Command::List => {
             let answer = client.get("/api/v1/flags").await?;
             if !args.server.json {
