@@ -1,5 +1,7 @@
 //! To be written.
 
+pub(crate) mod pattern;
+
 use serde_json::Value;
 
 use crate::{Import, ImportError};
