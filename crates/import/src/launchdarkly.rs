@@ -38,8 +38,12 @@ pub fn launchdarkly(document: &Value) -> Result<Import, ImportError> {
     let clauses = Clauses::new(file.segments, file.whole, file.kinds);
     segments(&clauses, &mut import);
     let flags = Flags::new(file.flags.clone(), &clauses, file.whole);
-    let mut read: BTreeMap<&String, Result<Read, Left>> =
-        file.flags.iter().filter(|(_, source)| !source.gone).map(|(key, s)| (key, flags.read(key, s))).collect();
+    let mut read: BTreeMap<&String, Result<Read, Left>> = file
+        .flags
+        .iter()
+        .filter(|(_, source)| !source.gone)
+        .map(|(key, s)| (key, flags.read(key, s).and_then(|read| taken(key, s, read))))
+        .collect();
     // A flag cannot do without those it needs; what is left out may leave out more.
     loop {
         let lacks = |result: &Result<Read, Left>| {
@@ -75,18 +79,22 @@ pub fn launchdarkly(document: &Value) -> Result<Import, ImportError> {
     Ok(import)
 }
 
+/// The flag if the dialect takes it: not if a condition is too deep, or an expression too large.
+fn taken(key: &str, source: &Source<'_>, read: Read) -> Result<Read, Left> {
+    match flags::Flag::compile(key, &read.flag, &Map::new(), &Map::new()) {
+        Ok(_) => Ok(read),
+        Err(findings) => {
+            let reason = findings.first().map(ToString::to_string).unwrap_or_default();
+            Err(Left::new(&source.part.place, format!("has no form here: {reason}")))
+        }
+    }
+}
+
 fn segments(clauses: &Clauses<'_>, import: &mut Import) {
     for key in clauses.keys() {
         match clauses.standing(key) {
             Ok(Some(content)) => {
-                let mut segment = json!({"include": content.include});
-                if !content.exclude.is_empty() {
-                    segment["exclude"] = json!(content.exclude);
-                }
-                if content.when != form::NO {
-                    segment["when"] = content.when;
-                }
-                import.segments.insert(key.clone(), segment);
+                import.segments.insert(key.clone(), content.segment());
             }
             Ok(None) => import.note(
                 format!("/segments/{}", form::escape(key)),

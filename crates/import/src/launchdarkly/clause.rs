@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use flags::Segment;
 use serde_json::{Value, json};
 
 use super::fields::{Left, Part};
@@ -64,6 +65,20 @@ pub(super) struct Content {
     pub(super) exclude: Vec<String>,
     pub(super) when: Value,
     fails: Value,
+}
+
+impl Content {
+    /// As the document has it.
+    pub(super) fn segment(&self) -> Value {
+        let mut segment = json!({"include": self.include});
+        if !self.exclude.is_empty() {
+            segment["exclude"] = json!(self.exclude);
+        }
+        if self.when != NO {
+            segment["when"] = self.when.clone();
+        }
+        segment
+    }
 }
 
 /// The segments of a file, and what else clauses need to know.
@@ -182,7 +197,13 @@ impl<'a> Clauses<'a> {
         if let Some(known) = self.plain.borrow().get(key) {
             return known.clone();
         }
-        let found = self.content(key, part, &[]).map(|content| content.fails == NO);
+        let found = self.content(key, part, &[]).and_then(|content| match Segment::compile(&content.segment()) {
+            Ok(_) => Ok(content.fails == NO),
+            Err(findings) => {
+                let reason = findings.first().map(ToString::to_string).unwrap_or_default();
+                Err(Left::new(&part.place, format!("has no form here: {reason}")))
+            }
+        });
         self.plain.borrow_mut().insert(key.to_owned(), found.clone());
         found
     }
@@ -194,7 +215,8 @@ impl<'a> Clauses<'a> {
                 // Tried for what cannot be carried over.
                 self.content(key, part, &[]).map(|_| None)
             }
-            Some(part) => Ok(Some(self.content(key, part, &[])?).filter(|content| content.fails == NO)),
+            Some(part) if self.is_plain(key)? => self.content(key, part, &[]).map(Some),
+            Some(_) => Ok(None),
             None => Ok(None),
         }
     }
