@@ -12,6 +12,8 @@ mod unit;
 mod version;
 
 #[cfg(test)]
+pub(crate) mod damage;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -40,6 +40,21 @@ pub(super) struct Conditions<'a> {
 pub(super) struct Operand {
     pub(super) attr: Value,
     pub(super) var: Value,
+    /// Whether it is a way into an object. Where there is none, JSONLogic would take an attribute of the whole name.
+    deep: bool,
+}
+
+impl Operand {
+    /// A JSONLogic condition about it.
+    pub(super) fn logic(&self, rule: Value) -> Value {
+        let condition = form::logic(rule);
+        if !self.deep {
+            return condition;
+        }
+        let absent = form::holds(&condition, json!({}));
+        let there = exists(&self.attr);
+        any([all([there.clone(), condition]), if absent { not(there) } else { NO }])
+    }
 }
 
 /// A plain attribute name, or the JSON pointer of the way into it.
@@ -66,9 +81,9 @@ impl<'a> Conditions<'a> {
     fn operand(&self, path: &str) -> Operand {
         if self.of_user && path == "id" {
             let var = json!({"var": ["id", {"var": "targetingKey"}]});
-            return Operand { attr: json!(["id", "targetingKey"]), var };
+            return Operand { attr: json!(["id", "targetingKey"]), var, deep: false };
         }
-        Operand { attr: attribute(path), var: json!({"var": path}) }
+        Operand { attr: attribute(path), var: json!({"var": path}), deep: path.contains('.') }
     }
 
     /// A whole condition: everything in it holds.
@@ -166,7 +181,7 @@ impl<'a> Conditions<'a> {
         match condition {
             Value::String(text) => Ok(self.text(text, operand)),
             Value::Number(number) => {
-                let equal = form::logic(json!({"==": [operand.var, number]}));
+                let equal = operand.logic(json!({"==": [operand.var, number]}));
                 Ok(if number.as_f64() == Some(0.0) { any([equal, not(exists(attr))]) } else { equal })
             }
             Value::Bool(true) => Ok(all([exists(attr), not(equals(vec![json!(false), json!(0), json!("")]))])),
@@ -192,7 +207,7 @@ impl<'a> Conditions<'a> {
         let null = if text == "null" { not(exists(&operand.attr)) } else { NO };
         // Lists of several and objects have texts too.
         if text.contains(',') || text == "[object Object]" {
-            return any([null, form::logic(json!({"===": [{"cat": [operand.var]}, text]}))]);
+            return any([null, operand.logic(json!({"===": [{"cat": [operand.var]}, text]}))]);
         }
         let mut same = vec![json!(text)];
         if let Ok(number) = text.parse::<f64>() {
@@ -213,7 +228,7 @@ impl<'a> Conditions<'a> {
 
     fn operator(&self, op: &str, expected: &Value, operand: &Operand, depth: usize) -> Result<Value, Refused> {
         let attr = &operand.attr;
-        let by_logic = || Ok(form::logic(logic::operator(self, op, expected, &operand.var, depth)?));
+        let by_logic = || Ok(operand.logic(logic::operator(self, op, expected, &operand.var, depth)?));
         let list = expected.as_array();
         Ok(match op {
             "$eq" | "$ne" => {
@@ -250,13 +265,13 @@ impl<'a> Conditions<'a> {
             },
             "$alli" => {
                 let Some(values) = list else { return Ok(NO) };
-                let mut found = vec![form::logic(logic::is_list(&operand.var))];
+                let mut found = vec![operand.logic(logic::is_list(&operand.var))];
                 for value in values {
                     found.push(match value {
                         Value::String(text) => {
                             json!({"attr": attr, "op": "in", "as": "text", "ignore_case": true, "values": [text]})
                         }
-                        other => form::logic(logic::operator(self, "$all", &json!([other]), &operand.var, depth)?),
+                        other => operand.logic(logic::operator(self, "$all", &json!([other]), &operand.var, depth)?),
                     });
                 }
                 all(found)
@@ -308,7 +323,7 @@ fn is_in(operand: &Operand, values: &[Value], ignore_case: bool) -> Value {
         values.iter().filter(|v| !v.is_array() && !v.is_object() && !v.is_null()).cloned().partition(Value::is_string);
     let null = if values.iter().any(Value::is_null) {
         let element = json!({"some": [operand.var, {"===": [{"var": ""}, null]}]});
-        any([not(exists(attr)), form::logic(element)])
+        any([not(exists(attr)), operand.logic(element)])
     } else {
         NO
     };

@@ -24,7 +24,7 @@ pub(super) fn compare(operand: &Operand, op: &str, expected: &Value) -> Option<V
     let (less, equal) = (version.less(), version.equal());
     let attr = &operand.attr;
     // What is neither text nor a number counts as version 0, and so does no text.
-    let is_some = form::logic(logic::is_text_or_number(&operand.var));
+    let is_some = operand.logic(logic::is_text_or_number(&operand.var));
     let nothing = || any([not(is_some.clone()), json!({"attr": attr, "op": "equals", "values": [""]})]);
     let with_nothing = |expression: &str| {
         let matches = json!({"attr": attr, "op": "matches", "as": "text", "values": [expression]});
@@ -82,8 +82,13 @@ impl Version {
                 ways.push(self.parts[..n].join(CUT));
             }
             ways.push(format!("{before}(?:{})(?:{CUT}[^+]*)?", lesser(part)));
-            // A cut at the very end: an empty part, which is the beginning of every other.
-            if n > 0 {
+            // A cut at the very end: an empty part, which is the beginning of every other. As a third part it gets a `~`
+            // behind it, and the hyphen between sorts after blanks, but before digits.
+            let full = part.len() == PADDED && part.bytes().all(|b| b.is_ascii_digit());
+            if full {
+                ways.push(format!("{before}{CUT}[^+]*"));
+            }
+            if n > 0 && (n != 2 || full) {
                 ways.push(before);
             }
         }
