@@ -56,6 +56,8 @@ pub(crate) enum Expr {
     Fractional {
         arguments: Vec<Expr>,
     },
+    /// A rule that could not be compiled, of a flag that is served all the same: it fails when it is asked, with this reason.
+    Broken(String),
 }
 
 #[derive(Clone, Debug)]
@@ -433,6 +435,7 @@ impl Expr {
     fn eval<'a>(&'a self, scope: &Scope<'a>, data: Data<'a>) -> Eval<'a> {
         match self {
             Expr::Literal(value) => Ok(V::from(value)),
+            Expr::Broken(reason) => Err(reason.clone()),
             Expr::List(items) => {
                 let values: Result<Vec<Value>, String> =
                     items.iter().map(|item| item.eval(scope, data).map(V::into_value)).collect();
