@@ -54,7 +54,7 @@ impl Clock {
     pub(crate) fn read(&mut self, rule: &Expr) {
         let is_time = |expr: &Expr| matches!(expr, Expr::Var { path: Path::Timestamp, .. });
         match rule {
-            Expr::Literal(_) => {}
+            Expr::Literal(_) | Expr::Broken(_) => {}
             Expr::Call(op, arguments) if op.compares() && arguments.iter().any(is_time) => {
                 for argument in arguments.iter().filter(|a| !is_time(a)) {
                     match argument {

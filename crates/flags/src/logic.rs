@@ -67,6 +67,8 @@ pub(crate) enum Expr {
     InTexts(Path, Vec<String>),
     /// `fractional` whose entries are written out, the usual form: nothing is left to compute but the place.
     Split(Box<Split>),
+    /// A rule that could not be compiled, of a flag that is served all the same: it fails when it is asked, with this reason.
+    Broken(String),
 }
 
 #[derive(Clone, Debug)]
@@ -563,6 +565,7 @@ impl Expr {
         charge(scope, 1)?;
         match self {
             Expr::Literal(value) => Ok(V::from(value)),
+            Expr::Broken(reason) => Err(reason.clone()),
             Expr::List(items) => {
                 let values: Result<Vec<Value>, String> =
                     items.iter().map(|item| item.eval(scope, data).map(V::into_value)).collect();

@@ -88,6 +88,34 @@ fn reasons_are_those_of_flagd() {
     assert_eq!(error.code, ErrorCode::General);
 }
 
+/// Guarantees: one rule that cannot be used takes down its own flag, as in flagd, and no other; in a strict document it is refused.
+#[test]
+fn a_broken_rule_is_its_own_flags_matter() {
+    let flag = |rule: Value| json!({"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off", "targeting": rule});
+    let document = |flags: Value| json!({"metadata": {"version": "1"}, "flags": flags}).to_string();
+    let text = document(json!({"unknown": flag(json!({"nonsense": [1]})), "sound": flag(json!({"if": [true, "on"]})),
+        "nowhere": flag(json!({"if": [{"$ref": "nobody"}, "on"]}))}));
+    let (set, findings) = FlagSet::parse_leniently(&text).unwrap();
+    let places: Vec<&str> = findings.iter().map(|f| f.place.as_str()).collect();
+    assert_eq!(places, ["/flags/nowhere/targeting/if/0/$ref", "/flags/unknown/targeting/nonsense"]);
+    assert_eq!(set.evaluate("sound", &Context::default(), NOW).unwrap().variant, Some("on"));
+    for key in ["unknown", "nowhere"] {
+        assert_eq!(set.evaluate(key, &Context::default(), NOW).unwrap_err().code, ErrorCode::ParseError);
+        // Who evaluates in process gets the rule as it is, and comes to the same end.
+        assert!(set.portable(key).unwrap()["targeting"].is_object());
+        assert_eq!(set.flag(key).unwrap().metadata()["version"], "1");
+    }
+    assert_eq!(FlagSet::parse(&text).unwrap_err(), findings);
+    // Another fault than that of a rule refuses the document, and all faults are named.
+    let worse =
+        document(json!({"unknown": flag(json!({"nonsense": [1]})), "bad": {"state": "ENABLED", "variants": {}}}));
+    assert_eq!(FlagSet::parse_leniently(&worse).unwrap_err().len(), 2);
+    let mut disabled = flag(json!({"nonsense": [1]}));
+    disabled["state"] = "DISABLED".into();
+    let (set, _) = FlagSet::parse_leniently(&document(json!({"off": disabled}))).unwrap();
+    assert_eq!(set.evaluate("off", &Context::default(), NOW).unwrap().reason, Reason::Disabled);
+}
+
 #[test]
 fn findings_name_their_place() {
     let findings = FlagSet::parse(

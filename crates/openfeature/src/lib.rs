@@ -197,11 +197,18 @@ impl Snapshot {
     /// `POST /ofrep/v1/evaluate/flags`: the ETag covers the ruleset, the context and, where rules read the time, the time until
     /// an answer may change, so a 304 costs no evaluation.
     pub fn bulk(&self, body: &[u8], if_none_match: Option<&str>, now: Timestamp) -> Reply {
-        self.bulk_in(context(body), if_none_match, now)
+        self.bulk_in(context(body), if_none_match, "", now)
     }
 
-    /// The same for a context that was read, and perhaps added to, before.
-    pub fn bulk_in(&self, context: Result<Context, Value>, if_none_match: Option<&str>, now: Timestamp) -> Reply {
+    /// The same for a context that was read, and perhaps added to, before. `beside` is what the caller adds to the answer: an
+    /// answer with something else beside it has another ETag.
+    pub fn bulk_in(
+        &self,
+        context: Result<Context, Value>,
+        if_none_match: Option<&str>,
+        beside: &str,
+        now: Timestamp,
+    ) -> Reply {
         let context = match context {
             Ok(context) => context,
             Err(error) => return Reply { status: 400, body: Some(error), etag: None },
@@ -211,6 +218,8 @@ impl Snapshot {
         hash.update(summary.digest);
         hash.update(summary.clock.period(now).to_le_bytes());
         hash.update(context.targeting_key().unwrap_or_default());
+        hash.update([0]);
+        hash.update(beside);
         hash.update([0]);
         hash.update(Value::Object(context.attributes().clone()).to_string());
         let etag = format!("\"{}\"", hex(&hash.finalize()[..12]));
