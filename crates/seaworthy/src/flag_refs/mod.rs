@@ -10,7 +10,8 @@ mod scan;
 mod tests;
 mod walk;
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use flags::FlagSet;
@@ -42,13 +43,14 @@ fn pattern(text: &str) -> Result<Regex, String> {
 
 pub async fn run(args: &Args, server: &Server) -> Result<u8> {
     std::fs::metadata(&args.dir).with_context(|| format!("cannot read {}", args.dir.display()))?;
-    let (keys, place) = match &args.flags {
-        Some(path) => (keys_of_file(path)?, format!("in {}", path.display())),
-        None => (keys_of_server(server).await?, "on the server".to_owned()),
+    let (definitions, place) = match &args.flags {
+        Some(path) => (of_file(path)?, format!("in {}", path.display())),
+        None => (of_server(server).await?, "on the server".to_owned()),
     };
-    let scanner = scan::Scanner::new(keys, args.pattern.clone());
+    let scanner = scan::Scanner::new(definitions.keys, args.pattern.clone());
+    let report = report::Report::new(scanner.keys(), definitions.needed);
     let (dir, file) = (args.dir.clone(), args.flags.clone());
-    let report = tokio::task::spawn_blocking(move || walk::walk(&dir, file.as_deref(), &scanner)).await?;
+    let report = tokio::task::spawn_blocking(move || walk::walk(&dir, file.as_deref(), &scanner, report)).await?;
     if server.json {
         println!("{}", report.json());
     } else {
@@ -57,11 +59,20 @@ pub async fn run(args: &Args, server: &Server) -> Result<u8> {
     Ok(u8::from(report.has_unknown()))
 }
 
+struct Definitions {
+    keys: Vec<String>,
+    /// Keys that other flags or segments name.
+    needed: BTreeSet<String>,
+}
+
 /// The document is read as strictly as a server reads it.
-fn keys_of_file(path: &std::path::Path) -> Result<Vec<String>> {
-    let text = document(path)?.to_string();
-    match FlagSet::parse(&text) {
-        Ok(set) => Ok(set.flags().keys().map(|key| (*key).to_owned()).collect()),
+fn of_file(path: &Path) -> Result<Definitions> {
+    let document = document(path)?;
+    match FlagSet::parse(&document.to_string()) {
+        Ok(set) => {
+            let keys = set.flags().keys().map(|key| (*key).to_owned()).collect();
+            Ok(Definitions { keys, needed: report::needed(&document) })
+        }
         Err(findings) => {
             let lines: Vec<String> = findings.iter().map(|finding| format!("\n  {finding}")).collect();
             bail!("{} cannot be used:{}", path.display(), lines.concat())
@@ -69,8 +80,9 @@ fn keys_of_file(path: &std::path::Path) -> Result<Vec<String>> {
     }
 }
 
-async fn keys_of_server(server: &Server) -> Result<Vec<String>> {
+async fn of_server(server: &Server) -> Result<Definitions> {
     let answer = Client::of(server)?.get("/api/v1/flags").await?;
     let flags = answer["flags"].as_array().context("the server's answer has no `flags`")?;
-    Ok(flags.iter().filter_map(|flag| flag["key"].as_str()).map(str::to_owned).collect())
+    let keys = flags.iter().filter_map(|flag| flag["key"].as_str()).map(str::to_owned).collect();
+    Ok(Definitions { keys, needed: report::needed(&answer) })
 }

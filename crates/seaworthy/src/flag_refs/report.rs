@@ -1,6 +1,6 @@
 //! The sum over all files, and how it is told. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -98,6 +98,23 @@ impl Uses {
     }
 }
 
+/// Keys that flags and segments name, as prerequisites or in conditions: what stands under a key `flag` in their definitions.
+pub fn needed(definitions: &Value) -> BTreeSet<String> {
+    fn collect(value: &Value, keys: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(map) => {
+                keys.extend(map.get("flag").and_then(Value::as_str).map(str::to_owned));
+                map.values().for_each(|inner| collect(inner, keys));
+            }
+            Value::Array(list) => list.iter().for_each(|inner| collect(inner, keys)),
+            _ => {}
+        }
+    }
+    let mut keys = BTreeSet::new();
+    collect(definitions, &mut keys);
+    keys
+}
+
 /// The report.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -107,18 +124,21 @@ pub struct Report {
     unknown: BTreeMap<String, Uses>,
     /// References to keys beyond [`UNKNOWN_MAX`].
     n_unknown_untold: u64,
+    /// Keys that other flags or segments name.
+    needed: BTreeSet<String>,
     /// What was read.
     pub files: Files,
 }
 
 impl Report {
-    /// Of nothing yet.
-    pub fn new(keys: &[String]) -> Report {
+    /// Of nothing yet. `needed`: see [`needed`].
+    pub fn new(keys: &[String], needed: BTreeSet<String>) -> Report {
         Report {
             known: vec![Uses::default(); keys.len()],
             keys: keys.to_vec(),
             unknown: BTreeMap::new(),
             n_unknown_untold: 0,
+            needed,
             files: Files::default(),
         }
     }
@@ -156,7 +176,9 @@ impl Report {
         });
         json!({
             "flags": flags, "unknown": unknown, "unknown_references_left_out": self.n_unknown_untold,
-            "unreferenced": self.unreferenced().collect::<Vec<_>>(), "files": files, "complete": !self.files.cut_off,
+            "unreferenced": self.unreferenced().collect::<Vec<_>>(),
+            "unreferenced_but_needed": self.unreferenced().filter(|key| self.needed.contains(*key)).collect::<Vec<_>>(),
+            "files": files, "complete": !self.files.cut_off,
         })
     }
 
@@ -180,7 +202,11 @@ impl Report {
         let idle: Vec<&str> = self.unreferenced().collect();
         if !idle.is_empty() {
             text.push_str("No code names it: safe to archive once nobody evaluates it.\n");
-            idle.iter().for_each(|key| text.push_str(&format!("  {key}\n")));
+            for key in idle {
+                let needed =
+                    if self.needed.contains(key) { " (not before the flags and segments that name it)" } else { "" };
+                text.push_str(&format!("  {key}{needed}\n"));
+            }
             text.push('\n');
         }
         text.push_str(&self.sum());

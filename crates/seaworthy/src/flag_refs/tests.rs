@@ -1,8 +1,11 @@
 //! What counts as a reference, language by language.
 
-use regex::Regex;
+use std::collections::BTreeSet;
 
-use super::report::{PLACES_MAX, Report, UNKNOWN_MAX};
+use regex::Regex;
+use serde_json::json;
+
+use super::report::{PLACES_MAX, Report, UNKNOWN_MAX, needed};
 use super::scan::{How, Key, Scanner};
 use super::{pattern, walk};
 
@@ -162,7 +165,7 @@ fn flag_documents_are_told_from_code() {
 #[test]
 fn places_and_unknown_keys_are_bounded_and_counted() {
     let scanner = Scanner::new(["known".to_owned()], Vec::new());
-    let mut report = Report::new(scanner.keys());
+    let mut report = Report::new(scanner.keys(), BTreeSet::new());
     report.add("a", &scanner.scan(&"'known'\n".repeat(50)));
     let calls: String = (0..UNKNOWN_MAX + 10).map(|n| format!("isOn('k{n}')\n")).collect();
     report.add("b", &scanner.scan(&calls));
@@ -173,6 +176,21 @@ fn places_and_unknown_keys_are_bounded_and_counted() {
     assert_eq!(json["unknown_references_left_out"], 10);
     assert!(report.has_unknown());
     assert!(report.text("on the server").contains("and 30 more"));
+}
+
+/// Guarantees: a flag that another one or a segment needs is not called safe to archive.
+#[test]
+fn what_other_flags_need_is_said() {
+    let document = json!({
+        "flags": {"new-player": {"prerequisites": [{"flag": "accounts", "variants": ["on"]}]}},
+        "segments": {"staff": {"when": {"any": [{"flag": "a.b", "variants": ["on"]}]}}},
+    });
+    let keys = ["a.b", "accounts", "new-player"].map(str::to_owned);
+    let report = Report::new(&keys, needed(&document));
+    assert_eq!(report.json()["unreferenced_but_needed"], json!(["a.b", "accounts"]));
+    let text = report.text("in flags.json");
+    assert!(text.contains("  accounts (not before the flags and segments that name it)\n"), "{text}");
+    assert!(text.contains("  new-player\n"), "{text}");
 }
 
 /// Guarantees: no bytes make it panic, and each reference is where it says. Prints its seed, takes it back from `SEED`.

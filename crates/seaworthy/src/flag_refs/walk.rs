@@ -20,8 +20,7 @@ const PROSE: &[&str] = &["md", "mdx", "markdown", "rst", "adoc"];
 const DOCUMENTS: &[&str] = &["json", "yaml", "yml"];
 
 /// Searches all files below `dir`, in the order of their paths. `document` is left out whatever its ending.
-pub fn walk(dir: &Path, document: Option<&Path>, scanner: &Scanner) -> Report {
-    let mut report = Report::new(scanner.keys());
+pub fn walk(dir: &Path, document: Option<&Path>, scanner: &Scanner, mut report: Report) -> Report {
     let document = document.and_then(|path| path.canonicalize().ok());
     let entries = WalkBuilder::new(dir).require_git(false).sort_by_file_path(Path::cmp).build();
     let mut seen = 0;
