@@ -99,6 +99,12 @@ pub enum Action {
         /// Which.
         key: String,
     },
+    /// A flag that was killed is again as it was before.
+    #[serde(rename = "flag.revive")]
+    FlagRevive {
+        /// Which.
+        key: String,
+    },
     /// An experiment was started.
     #[serde(rename = "experiment.start")]
     ExperimentStart {
@@ -221,7 +227,10 @@ impl Entry {
         match &self.action {
             Action::TokenCreate { name, .. } => format!("token {name}"),
             Action::TokenRevoke { id } => id.to_string(),
-            Action::FlagPut { key, .. } | Action::FlagDelete { key } | Action::FlagKill { key } => {
+            Action::FlagPut { key, .. }
+            | Action::FlagDelete { key }
+            | Action::FlagKill { key }
+            | Action::FlagRevive { key } => {
                 format!("flag {key}")
             }
             Action::SegmentPut { key, .. } | Action::SegmentDelete { key } => format!("segment {key}"),

@@ -34,7 +34,7 @@ pub fn judge(
         .filter_map(|impact| {
             let flag = before.flag(&impact.key).or_else(|| after.flag(&impact.key));
             let (step, share) = (first_step(flag.map(|flag| &**flag)), share(impact)?);
-            let is_off = after.flag(&impact.key).is_some_and(|flag| !flag.enabled());
+            let is_off = after.flag(&impact.key).is_some_and(|flag| !flag.ever_enabled());
             (share > step && asked(&impact.key) && !is_off).then(|| {
                 format!(
                     "{:?} would change for {share} of {} subjects at once (first step {step})",

@@ -37,6 +37,8 @@ pub struct FlagRecord {
     pub version: u64,
     /// A promoted variant that stands in front of the rules until the next change.
     pub promoted: Option<(Id, Arc<str>)>,
+    /// What it was before it was killed; none if it was not. A killed flag stays off until it is revived.
+    pub before_kill: Option<Arc<Flag>>,
 }
 
 /// A segment and its version.
@@ -60,6 +62,8 @@ pub enum FlagChange {
     },
     /// Remove a flag.
     Delete(String),
+    /// Make a killed flag what it was before.
+    Revive(String),
     /// Make or change a segment.
     PutSegment {
         /// Which.
@@ -222,6 +226,7 @@ impl State {
             let action = match change {
                 FlagChange::Put { key, definition } => Action::FlagPut { key, definition },
                 FlagChange::Delete(key) => Action::FlagDelete { key },
+                FlagChange::Revive(key) => Action::FlagRevive { key },
                 FlagChange::PutSegment { key, definition } => Action::SegmentPut { key, definition },
                 FlagChange::DeleteSegment(key) => Action::SegmentDelete { key },
             };
@@ -245,7 +250,7 @@ impl State {
         let mut touched = std::collections::BTreeSet::new();
         for change in changes {
             let (kind, key) = match change {
-                FlagChange::Put { key, .. } | FlagChange::Delete(key) => ("flag", key),
+                FlagChange::Put { key, .. } | FlagChange::Delete(key) | FlagChange::Revive(key) => ("flag", key),
                 FlagChange::PutSegment { key, .. } | FlagChange::DeleteSegment(key) => ("segment", key),
             };
             if !touched.insert((kind, key)) {
@@ -261,8 +266,22 @@ impl State {
             };
             match change {
                 FlagChange::Put { key, definition } => match Flag::compile(key, definition, &Map::new(), &Map::new()) {
-                    Ok(flag) => set.insert(Arc::new(flag)),
+                    Ok(flag) => {
+                        let killed = self.flags.get(key).is_some_and(|record| record.before_kill.is_some());
+                        if killed && flag.ever_enabled() {
+                            let detail = format!("flag {key:?} was killed and stays off");
+                            let remedy = format!("look why, then `seaworthy flag revive {key}`; then change it");
+                            return refuse("killed", detail, remedy);
+                        }
+                        set.insert(Arc::new(flag));
+                    }
                     Err(findings) => return invalid(&findings),
+                },
+                FlagChange::Revive(key) => match &self.known_flag(key)?.before_kill {
+                    Some(before) => set.insert(before.clone()),
+                    None => {
+                        return refuse("not-killed", format!("flag {key:?} was not killed"), "nothing is left to do");
+                    }
                 },
                 FlagChange::Delete(key) => {
                     self.known_flag(key)?;
@@ -520,7 +539,11 @@ impl State {
             Action::FlagPut { key, definition } => match Flag::compile(&key, &definition, &Map::new(), &Map::new()) {
                 Ok(flag) => {
                     self.note_history(&key, index);
-                    self.flags.insert(key, FlagRecord { flag: Arc::new(flag), version: index, promoted: None });
+                    // Off stays off, and remembers what it was.
+                    let before_kill = self.flags.remove(&key).and_then(|record| record.before_kill);
+                    let before_kill = before_kill.filter(|_| !flag.ever_enabled());
+                    let record = FlagRecord { flag: Arc::new(flag), version: index, promoted: None, before_kill };
+                    self.flags.insert(key, record);
                 }
                 Err(_) => self.skipped.push(index),
             },
@@ -539,7 +562,19 @@ impl State {
             }
             Action::FlagKill { key } => {
                 self.note_history(&key, index);
+                if let Some(record) = self.flags.get_mut(&key) {
+                    record.before_kill.get_or_insert_with(|| record.flag.clone());
+                }
                 self.redefine(&key, index, Flag::killed);
+            }
+            Action::FlagRevive { key } => {
+                self.note_history(&key, index);
+                if let Some(record) = self.flags.get_mut(&key) {
+                    if let Some(before) = record.before_kill.take() {
+                        record.flag = before;
+                        record.version = index;
+                    }
+                }
             }
             Action::ExperimentStart { spec, arm_salt, layer_salt, offset } => {
                 let id = Id::new(Kind::Experiment, index);

@@ -266,3 +266,25 @@ fn changes_of_flags_are_all_or_nothing() {
     assert!(world.state.flags().is_empty() && world.state.segments().is_empty());
     assert_eq!(world.state.flag_history("top"), [0, 5]);
 }
+
+/// Guarantees: a killed flag stays off until somebody revives it, whatever is put meanwhile, and is then what it was before.
+#[test]
+fn a_killed_flag_stays_killed() {
+    let mut world = World::default();
+    world.run(put("f", ours(json!({"fallthrough": "on"})))).unwrap();
+    world.run(Command::FlagKill("f".into())).unwrap();
+    world.run(Command::FlagKill("f".into())).unwrap();
+    assert_eq!(world.run(put("f", ours(json!({"fallthrough": "on"})))).unwrap_err().code, "killed");
+    world.run(put("f", ours(json!({"on": false, "description": "off for now"})))).unwrap();
+    assert_eq!(world.run(put("f", ours(json!({})))).unwrap_err().code, "killed");
+    let later = ours(json!({"on": false, "schedule": [{"at": "2030-01-01T00:00:00Z", "change": {"on": true}}]}));
+    assert_eq!(world.run(put("f", later)).unwrap_err().code, "killed");
+    let mut replayed = State::default();
+    world.log.iter().enumerate().for_each(|(i, bytes)| replayed.apply(i as u64, bytes));
+    assert!(!replayed.flags()["f"].flag.enabled());
+    world.run(flags(vec![FlagChange::Revive("f".into())])).unwrap();
+    let flag = &world.state.flags()["f"].flag;
+    assert!(flag.enabled() && flag.default_variant() == Some("on"));
+    assert_eq!(world.run(flags(vec![FlagChange::Revive("f".into())])).unwrap_err().code, "not-killed");
+    world.run(put("f", ours(json!({})))).unwrap();
+}

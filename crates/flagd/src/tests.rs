@@ -613,7 +613,6 @@ mod ofrep {
         assert_eq!(status(address).await, StatusCode::OK);
         assert_eq!(status(&format!("{address}&selector2=x")).await, StatusCode::OK);
     }
-
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 
+use serde_json::Value;
 use vocab::Timestamp;
 
 use crate::context::Context;
@@ -20,7 +21,8 @@ pub struct Impact {
     pub key: String,
     /// How many subjects were looked at.
     pub subjects: usize,
-    /// Whose variant changes, but for those in `safer`.
+    /// Whose variant changes at once, but for those in `safer`: now, or at a later moment by a schedule, a ramp or a rule that reads
+    /// the time, whichever moves the most.
     pub changed: usize,
     /// Who gets the off variant or the code default because the flag is off from now on.
     pub safer: usize,
@@ -34,22 +36,45 @@ pub fn impact(before: &FlagSet, after: &FlagSet, subjects: &[impl Borrow<Context
     keys.retain(|key| {
         before.flag(key).is_none() != after.flag(key).is_none() || before.digest_of(key) != after.digest_of(key)
     });
-    let looked_at = (EVALUATIONS_MAX / keys.len().max(1)).max(SUBJECTS_MIN).min(subjects.len());
+    let moments: Vec<Vec<Timestamp>> = keys.iter().map(|key| after.clock_of(key).moments(now)).collect();
+    let rounds: usize = moments.iter().map(|moments| moments.len() + 2).sum();
+    let looked_at = (EVALUATIONS_MAX / rounds.max(1)).max(SUBJECTS_MIN).min(subjects.len());
+    let subjects = &subjects[..looked_at];
+    let serve = |set: &FlagSet, key: &str, now: Timestamp| -> Vec<Served> {
+        subjects.iter().map(|context| served(set, key, context.borrow(), now)).collect()
+    };
     let mut impacts = Vec::with_capacity(keys.len());
-    for key in keys {
+    for (key, moments) in keys.into_iter().zip(moments) {
         let mut impact = Impact { key: key.to_owned(), subjects: looked_at, changed: 0, safer: 0 };
-        for context in &subjects[..looked_at] {
-            let served = |set: &FlagSet| match set.evaluate(key, context.borrow(), now) {
-                Ok(found) => (found.variant.map(str::to_owned), found.value.cloned(), found.reason == Reason::Disabled),
-                // No such flag, or a rule that breaks: the code default, as without a value.
-                Err(_) => (None, None, false),
-            };
-            let (was, will) = (served(before), served(after));
-            if (&was.0, &was.1) != (&will.0, &will.1) {
-                if will.2 { impact.safer += 1 } else { impact.changed += 1 }
+        let mut last = serve(before, key, now);
+        for (n, at) in std::iter::once(now).chain(moments).enumerate() {
+            let next = serve(after, key, at);
+            let moved = last.iter().zip(&next).filter(|(was, will)| was.answer != will.answer);
+            let (safer, changed): (Vec<_>, Vec<_>) = moved.partition(|(_, will)| will.off);
+            impact.changed = impact.changed.max(changed.len());
+            if n == 0 {
+                impact.safer = safer.len();
             }
+            last = next;
         }
         impacts.push(impact);
     }
     impacts
+}
+
+/// What a subject gets.
+struct Served {
+    /// Variant and value; none without such a flag, or with a rule that breaks: the code default, as without a value.
+    answer: Option<(String, Value)>,
+    off: bool,
+}
+
+fn served(set: &FlagSet, key: &str, context: &Context, now: Timestamp) -> Served {
+    match set.evaluate(key, context, now) {
+        Ok(found) => Served {
+            answer: found.variant.map(|variant| (variant.to_owned(), found.value.cloned().unwrap_or_default())),
+            off: found.reason == Reason::Disabled,
+        },
+        Err(_) => Served { answer: None, off: false },
+    }
 }

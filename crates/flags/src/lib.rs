@@ -19,6 +19,7 @@ mod export;
 mod fields;
 mod fractional;
 mod impact;
+mod javascript;
 mod logic;
 mod model;
 mod segment;

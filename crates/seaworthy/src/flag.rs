@@ -79,6 +79,13 @@ enum Command {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Make a killed flag what it was before.
+    Revive {
+        /// The flag.
+        key: String,
+        #[command(flatten)]
+        why: Why,
+    },
     /// Remove a flag.
     Delete {
         /// The flag.
@@ -296,6 +303,20 @@ pub async fn run(args: Args) -> Result<u8> {
                 client.post(&format!("/api/v1/flags/{}/kill", escaped(&key)), &json!({"reason": reason})).await?;
             if !args.server.json {
                 println!("{key} is off for everybody, audit index {}", answer["audit_index"]);
+            }
+            answer
+        }
+        Command::Revive { key, why } => {
+            let path = format!(
+                "/api/v1/flags/{}/revive?reason={}&break_glass={}",
+                escaped(&key),
+                escaped(&why.reason),
+                why.break_glass
+            );
+            let answer = client.post(&path, &json!({})).await?;
+            if !args.server.json {
+                impact(&answer).iter().for_each(|line| println!("{line}"));
+                println!("{key} is as it was before, audit index {}", answer["audit_index"]);
             }
             answer
         }

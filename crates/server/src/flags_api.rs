@@ -28,6 +28,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/flags", get(list))
         .route("/api/v1/flags/{key}", get(one).put(put_flag).delete(delete_flag))
         .route("/api/v1/flags/{key}/kill", post(kill))
+        .route("/api/v1/flags/{key}/revive", post(revive))
         .route("/api/v1/flags/{key}/history", get(history))
         .route("/api/v1/flags/{key}/explain", post(explain))
         .route("/api/v1/unknown-flags", get(unknown_flags))
@@ -51,7 +52,7 @@ fn summary(app: &App, state: &control::State, key: &str, record: &FlagRecord) ->
         "targeting": definition.get("targeting"), "has_rules": record.flag.has_rules(),
         "risk": record.flag.risk(), "version": record.version, "experiment": experiment,
         "last_evaluated": asked.map(|asked| asked.last), "evaluations": asked.map_or(0, |asked| asked.count),
-        "promoted": record.promoted.as_ref().map(|(_, v)| v.to_string()),
+        "killed": record.before_kill.is_some(), "promoted": record.promoted.as_ref().map(|(_, v)| v.to_string()),
     })
 }
 
@@ -206,6 +207,11 @@ async fn kill(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, b
     let reason = reason(&body)?;
     let index = blocking(move || app.commit(Command::FlagKill(key), &actor, &reason)).await?;
     Ok(Json(json!({"audit_index": index})).into_response())
+}
+
+async fn revive(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, Query(asked): Query<Asked>) -> Answer {
+    let actor = app.authorize(&headers, Role::Operate)?;
+    changed(app, actor, vec![FlagChange::Revive(key)], asked).await
 }
 
 async fn history(State(app): Shared, headers: HeaderMap, Path(key): Path<String>) -> Answer {
