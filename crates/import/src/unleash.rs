@@ -29,7 +29,11 @@ use source::{Source, Toggle};
 /// Reads Unleash's client features document or its export.
 pub fn unleash(document: &Value) -> Result<Import, ImportError> {
     let mut import = Import::default();
-    let source = Source::read(document, &mut import)?;
+    let assembled = source::assembled(document)?;
+    if assembled.is_some() {
+        import.note("/events", Weight::Info, "places below are those of the document that the events add up to");
+    }
+    let source = Source::read(assembled.as_ref().unwrap_or(document), &mut import)?;
     let mut places = BTreeMap::new();
     let segments = segments(&source, &mut import, &mut places);
     let mut drawn = BTreeSet::new();

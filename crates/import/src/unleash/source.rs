@@ -1,5 +1,5 @@
-//! The two documents that Unleash hands out, read into one form: what SDKs fetch (`/api/client/features`) and the
-//! administration's export of one environment (`/api/admin/features-batch/export`).
+//! The documents that Unleash hands out, read into one form: what SDKs fetch (`/api/client/features`, or `/api/client/delta`) and
+//! the administration's export of one environment (`/api/admin/features-batch/export`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,6 +65,44 @@ pub(super) struct SegmentSource<'a> {
     pub(super) name: Option<String>,
     /// None: the file does not say what the segment asks.
     pub(super) constraints: Option<Vec<Part<'a>>>,
+}
+
+/// A stream of changes (`/api/client/delta`) as the document that SDKs make of it; none if this is another document.
+pub(super) fn assembled(document: &Value) -> Result<Option<Value>, ImportError> {
+    let Some(events) = document.get("events").filter(|_| document.get("features").is_none()) else { return Ok(None) };
+    let wrong = |refusal: Refusal| ImportError { place: refusal.place, reason: refusal.text };
+    let Value::Array(events) = events else {
+        return Err(ImportError { place: "/events".into(), reason: "expected a list of events".into() });
+    };
+    let (mut features, mut segments): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
+    let put = |list: &mut Vec<Value>, name: &str, key: Option<&Value>, new: Option<&Value>| {
+        let Some(key) = key else { return };
+        list.retain(|item| item.get(name) != Some(key));
+        list.extend(new.cloned());
+    };
+    for (n, event) in events.iter().enumerate() {
+        let part = Part::of(event, format!("/events/{n}")).map_err(wrong)?;
+        match part.text("type").map_err(wrong)?.unwrap_or("") {
+            "hydration" => {
+                features = part.list("features").map_err(wrong)?.to_vec();
+                segments = part.list("segments").map_err(wrong)?.to_vec();
+            }
+            "feature-updated" => {
+                let feature = part.value("feature");
+                put(&mut features, "name", feature.and_then(|feature| feature.get("name")), feature);
+            }
+            "feature-removed" => put(&mut features, "name", part.value("featureName"), None),
+            "segment-updated" => {
+                let segment = part.value("segment");
+                put(&mut segments, "id", segment.and_then(|segment| segment.get("id")), segment);
+            }
+            "segment-removed" => put(&mut segments, "id", part.value("segmentId"), None),
+            other => {
+                return Err(ImportError { place: part.at("type"), reason: format!("{other:?} is not a known event") });
+            }
+        }
+    }
+    Ok(Some(serde_json::json!({"features": features, "segments": segments})))
 }
 
 impl<'a> Source<'a> {

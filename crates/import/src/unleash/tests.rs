@@ -486,6 +486,21 @@ fn one_environment_of_the_export() {
 }
 
 #[test]
+fn a_stream_of_changes_adds_up() {
+    let named = |name: &str, enabled: bool| json!({"name": name, "enabled": enabled});
+    let world = World::of(json!({"events": [
+        {"eventId": 1, "type": "hydration", "features": [named("t", false), named("u", true)], "segments": [{"id": 1, "constraints": []}]},
+        {"eventId": 2, "type": "feature-updated", "feature": named("t", true)},
+        {"eventId": 3, "type": "feature-removed", "featureName": "u", "project": "p"},
+        {"eventId": 4, "type": "segment-updated", "segment": {"id": 2, "constraints": []}},
+        {"eventId": 5, "type": "segment-removed", "segmentId": 1}]}));
+    assert!(world.on(json!({})));
+    assert_eq!(world.import.flags.keys().collect::<Vec<_>>(), ["t"]);
+    assert_eq!(world.import.segments.keys().collect::<Vec<_>>(), ["segment-2"]);
+    assert_eq!(unleash(&json!({"events": [{"type": "odd"}]})).unwrap_err().place, "/events/0/type");
+}
+
+#[test]
 fn malformed_documents_are_refused_with_a_place() {
     for (document, place) in [
         (json!([]), ""),
