@@ -72,6 +72,9 @@ pub fn launchdarkly(document: &Value) -> Result<Import, ImportError> {
             Err(left) => import.note(left.place, Weight::LeftOut, format!("flag {key:?}: {}", left.text)),
         }
     }
+    for (place, text) in clauses.remarks.take() {
+        import.note(place, Weight::Differs, text);
+    }
     for key in file.flags.iter().filter(|(_, source)| source.gone).map(|(key, _)| key) {
         let place = &file.flags[key].part.place;
         import.note(place, Weight::Info, format!("flag {key:?} is archived or deleted: SDKs do not know it"));
@@ -329,7 +332,8 @@ fn collect_kinds(value: &Value, kinds: &mut BTreeSet<String>, depth: usize) {
                     value => collect_kinds(value, kinds, depth + 1),
                 }
             }
-            if map.get("attribute").and_then(Value::as_str) == Some("kind") {
+            let says = |name: &str, text: &str| map.get(name).and_then(Value::as_str) == Some(text);
+            if says("attribute", "kind") && says("op", "in") {
                 let values = map.get("values").and_then(Value::as_array);
                 kinds.extend(values.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
             }

@@ -145,7 +145,12 @@ pub(super) fn operator(
                 "$gt" => ">",
                 _ => ">=",
             };
-            json!({ sign: [v, expected] })
+            if !expected.is_string() {
+                return Ok(json!({ sign: [v, expected] }));
+            }
+            // Lists and objects are compared by their text, the rest as JSONLogic does.
+            let plain = json!({"or": [is_number(v), negate(present(v)), {"in": [v, [true, false]]}]});
+            json!({"if": [plain, { sign: [v, expected] }, { sign: [{"cat": [v]}, expected] }]})
         }
         "$exists" => {
             if truthy(expected) {

@@ -194,6 +194,8 @@ fn every_operator() {
         (json!({"a": {"$lt": 5}}), json!({"a": "4"}), true),
         (json!({"a": {"$gt": "b"}}), json!({"a": "c"}), true),
         (json!({"a": {"$gt": "b"}}), json!({}), false),
+        (json!({"a": {"$gt": "b"}}), json!({"a": ["c"]}), true),
+        (json!({"a": {"$gt": "4"}}), json!({"a": 5}), true),
         (json!({"a": {"$gte": 1, "$lte": 2}}), json!({"a": 2}), true),
         (json!({"a": {"$exists": true}}), json!({"a": null}), false),
         (json!({"a": {"$exists": false}}), json!({}), true),

@@ -94,13 +94,15 @@ pub(super) struct Clauses<'a> {
     /// Whether a segment can stand by itself.
     plain: RefCell<HashMap<String, Result<bool, Left>>>,
     written_out: Cell<usize>,
+    /// Where some users may be served otherwise, and why.
+    pub(super) remarks: RefCell<BTreeMap<String, String>>,
 }
 
 impl<'a> Clauses<'a> {
     pub(super) fn new(segments: BTreeMap<String, Part<'a>>, whole: bool, kinds: BTreeSet<String>) -> Clauses<'a> {
         let circular = segments.keys().filter(|key| leads_back(key, &segments)).cloned().collect();
-        let (plain, written_out) = (RefCell::default(), Cell::new(0));
-        Clauses { segments, circular, whole, kinds, plain, written_out }
+        let (plain, written_out, remarks) = Default::default();
+        Clauses { segments, circular, whole, kinds, plain, written_out, remarks }
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &String> {
@@ -157,6 +159,11 @@ impl<'a> Clauses<'a> {
             "in" => text.collect(),
             // Only of kinds that the file names can it be known whether the context has them.
             _ => {
+                let text = format!(
+                    "asks {op} of the kinds of the context; only kinds that the file names are known: {}",
+                    self.kinds.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+                );
+                self.remarks.borrow_mut().insert(place.to_owned(), text);
                 let matching = comparison(&json!("kind"), op, values, place)?;
                 self.kinds.iter().map(String::as_str).filter(|k| form::holds(&matching, json!({"kind": k}))).collect()
             }

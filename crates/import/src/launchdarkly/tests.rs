@@ -288,6 +288,12 @@ fn kinds_and_anonymity() {
     let other = rule(json!({"attribute": "kind", "op": "in", "values": ["user"], "negate": true}));
     assert_eq!(other.give("f", json!({"org": {"key": "o"}})), "b");
     assert_eq!(other.user("f", "u"), "a");
+    let begins = rule(json!({"contextKind": "org", "attribute": "kind", "op": "startsWith", "values": ["o"]}));
+    assert_eq!(begins.give("f", json!({"org": {"key": "o"}})), "b");
+    assert_eq!(begins.user("f", "u"), "a");
+    begins.notes(expect![[r#"
+        /flags/f/rules/0/clauses/0 [differs] asks startsWith of the kinds of the context; only kinds that the file names are known: org, user
+    "#]]);
     let known = rule(json!({"attribute": "anonymous", "op": "in", "values": [false]}));
     assert_eq!(known.user("f", "u"), "b");
     assert_eq!(known.give("f", json!({"targetingKey": "u", "anonymous": true})), "a");
