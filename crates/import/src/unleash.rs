@@ -127,7 +127,7 @@ fn flags<'a>(
     let parents = parents(toggle, source, &mut prerequisites, &mut rules, import);
     flag.insert("on".into(), json!(toggle.enabled && parents));
     for (strategy, made) in toggle.strategies.iter().zip(&compiled) {
-        rules.extend(rule(&strategy.name, made));
+        rules.extend(rule(strategy.label(), made));
     }
     flag.insert("fallthrough".into(), json!(if toggle.strategies.is_empty() { "on" } else { "off" }));
     if !prerequisites.is_empty() {

@@ -31,6 +31,8 @@ pub(super) struct Toggle<'a> {
 pub(super) struct Strategy<'a> {
     pub(super) place: String,
     pub(super) name: String,
+    /// For people.
+    pub(super) title: Option<String>,
     pub(super) parameters: BTreeMap<String, String>,
     pub(super) constraints: Vec<Part<'a>>,
     /// Ids.
@@ -49,6 +51,13 @@ pub(super) struct Variant {
     pub(super) payload: Option<(String, String)>,
     /// Attribute and values.
     pub(super) overrides: Vec<(String, Vec<String>)>,
+}
+
+impl Strategy<'_> {
+    /// What its rule is called.
+    pub(super) fn label(&self) -> &str {
+        self.title.as_deref().unwrap_or(&self.name)
+    }
 }
 
 #[derive(Debug)]
@@ -183,6 +192,7 @@ fn strategy<'a>(part: &Part<'a>) -> Result<Strategy<'a>, Refusal> {
     Ok(Strategy {
         place: part.place.clone(),
         name: name.ok_or_else(|| Refusal::new(part.at("name"), "expected the name of a strategy"))?.to_owned(),
+        title: part.text("title")?.filter(|title| !title.is_empty()).map(str::to_owned),
         parameters,
         constraints: part.parts("constraints")?,
         segments: part.texts("segments")?,

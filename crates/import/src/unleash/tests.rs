@@ -394,6 +394,8 @@ fn variants_of_strategies_go_first() {
         };
         assert_eq!(world.variant(context), Some(expected), "{id}");
     }
+    // A strategy for everybody without variants of its own gives the toggle's, overrides first.
+    assert_eq!(world.variant(json!({"userId": "ann"})), Some(json!("c")));
     // Without a tenant the rollout does not reach anybody.
     assert_eq!(world.variant(json!({"userId": "u1"})), Some(expected_of_three("t", "u1")));
 }
