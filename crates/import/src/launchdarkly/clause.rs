@@ -382,14 +382,27 @@ fn versions(attr: &Value, op: &str, values: Vec<Value>) -> Value {
     all([compare(attr, op, values), compare(attr, "matches", vec![json!(version())])])
 }
 
-/// RFC 3339, or milliseconds since 1970.
+/// RFC 3339 as LaunchDarkly reads it, or milliseconds since 1970. What is no date all the same, the dialect refuses.
 fn is_time(value: &Value) -> bool {
-    let shape = json!({"attr": "t", "op": "matches", "values": [TIME]});
-    value.is_number() || value.is_string() && form::holds(&shape, json!({"t": value}))
+    let Some(text) = value.as_str() else { return value.is_number() };
+    let shape: String = text
+        .chars()
+        .map(|c| match c {
+            '0'..='9' => '0',
+            't' | 'T' => 'T',
+            'z' => 'Z',
+            '-' => '+',
+            c => c,
+        })
+        .collect();
+    let Some(rest) = shape.strip_prefix("0000+00+00T00:00:00") else { return false };
+    let (fraction, zone) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(rest.find(|c| c != '0').unwrap_or(rest.len())),
+        None => ("0", rest),
+    };
+    // A minus as the sign of the date's parts is a hyphen, so the zone's alone may be a plus.
+    !text[..10].contains('+') && (1..=9).contains(&fraction.len()) && matches!(zone, "Z" | "+00:00")
 }
-
-const TIME: &str =
-    "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$";
 
 /// Semantic Versioning 2.0.0, but that the minor and the patch number may be missing.
 fn version() -> String {
@@ -400,6 +413,19 @@ fn version() -> String {
 }
 
 fn is_version(value: &Value) -> bool {
-    let shape = json!({"attr": "v", "op": "matches", "values": [version()]});
-    value.is_string() && form::holds(&shape, json!({"v": value}))
+    let Some(text) = value.as_str() else { return false };
+    let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()) && (part == "0" || !part.starts_with('0'));
+    let sign = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    let (text, build) = text.split_once('+').map_or((text, None), |(text, build)| (text, Some(build)));
+    let (release, pre) = text.split_once('-').map_or((text, None), |(release, pre)| (release, Some(pre)));
+    release.split('.').count() <= 3
+        && release.split('.').all(|part| !part.is_empty() && number(part))
+        && pre.is_none_or(|pre| pre.split('.').all(|part| sign(part) && (!digits(part) || number(part))))
+        && build.is_none_or(|build| build.split('.').all(sign))
+}
+
+#[cfg(test)]
+pub(super) fn is_version_or_time(text: &str) -> (bool, bool) {
+    (is_version(&json!(text)), is_time(&json!(text)))
 }

@@ -247,6 +247,43 @@ fn every_operator() {
 }
 
 #[test]
+fn what_is_a_version_and_what_is_a_time() {
+    for version in
+        ["1", "1.2", "1.2.3", "0.0.0", "1.2.3-rc.1", "1-a", "1.2.3+b.01", "1.2.3-x-y.0+z", "10.20.30", "2026-01-01"]
+    {
+        assert_eq!(super::clause::is_version_or_time(version), (true, false), "{version}");
+    }
+    for time in [
+        "2026-01-01T00:00:00Z",
+        "2026-01-01t00:00:00.123456789z",
+        "2026-01-01T00:00:00.5+02:00",
+        "2026-01-01T00:00:00-11:30",
+    ] {
+        assert_eq!(super::clause::is_version_or_time(time), (false, true), "{time}");
+    }
+    for neither in [
+        "",
+        "v1",
+        "1.",
+        "01",
+        "1.2.3.4",
+        "1.2.3-",
+        "1.2.3-01",
+        "1.2.3-a..b",
+        "1.2.3+",
+        "1.2.3-ü",
+        "2026-01-01 00:00:00Z",
+        "2026-01-01T00:00:00",
+        "2026-01-01T00:00:00.Z",
+        "2026+01+01T00:00:00Z",
+        "2026-01-01T00:00:00.1234567890Z",
+        "20260101T000000Z",
+    ] {
+        assert_eq!(super::clause::is_version_or_time(neither), (false, false), "{neither}");
+    }
+}
+
+#[test]
 fn attribute_references() {
     // attribute, kind, context, whether `in ["x"]` matches
     let table = [
