@@ -351,6 +351,61 @@ fn prerequisites() {
 }
 
 #[test]
+fn a_rule_can_be_recognised() {
+    let rule = json!({"id": "fr_1", "condition": {"country": "US", "age": {"$gte": 18}}, "force": 2, "coverage": 0.5});
+    let world = world(&json!({"features": {"f": {"defaultValue": 1, "rules": [rule, rule]}}}));
+    let rules = serde_json::to_string_pretty(&world.import.flags["f"]["rules"][0]).unwrap();
+    expect![[r#"
+        {
+          "id": "fr_1",
+          "name": "{\"age\":{\"$gte\":18},\"country\":\"US\"}",
+          "serve": {
+            "split": {
+              "bucketing": "growthbook-1",
+              "by": [
+                "id",
+                "targetingKey"
+              ],
+              "ranges": [
+                [
+                  "2",
+                  0.0,
+                  0.5000000000000001
+                ]
+              ],
+              "salt": "f"
+            }
+          },
+          "when": {
+            "all": [
+              {
+                "logic": {
+                  ">=": [
+                    {
+                      "var": "age"
+                    },
+                    18
+                  ]
+                }
+              },
+              {
+                "attr": "country",
+                "op": "equals",
+                "values": [
+                  "US",
+                  [
+                    "US"
+                  ]
+                ]
+              }
+            ]
+          }
+        }"#]]
+    .assert_eq(&rules);
+    assert_eq!(world.import.flags["f"]["rules"][1]["id"], "fr_1-2");
+}
+
+#[test]
 fn values_and_forms() {
     // Bare features; values that are no names; null is the code default.
     let world = world(

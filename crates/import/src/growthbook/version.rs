@@ -107,13 +107,20 @@ fn lesser(part: &str) -> String {
     let mut ways = Vec::new();
     if number {
         // Blanks sort before digits, so of two numbers the shorter is less.
-        if part.len() > 1 {
-            ways.push(format!("[0-9]{{1,{}}}", part.len() - 1));
+        match part.len() {
+            1 => {}
+            2 => ways.push("[0-9]".to_owned()),
+            len => ways.push(format!("[0-9]{{1,{}}}", len - 1)),
         }
         for (n, digit) in part.bytes().enumerate().filter(|(_, digit)| *digit > b'0') {
-            let rest = part.len() - n - 1;
-            let rest = if part.len() == PADDED { format!("{{{rest},}}") } else { format!("{{{rest}}}") };
-            ways.push(format!("{}[0-{}][0-9]{rest}", &part[..n], char::from(digit - 1)));
+            let rest = match part.len() - n - 1 {
+                rest if part.len() == PADDED => format!("[0-9]{{{rest},}}"),
+                0 => String::new(),
+                1 => "[0-9]".to_owned(),
+                rest => format!("[0-9]{{{rest}}}"),
+            };
+            let below = if digit == b'1' { "0".to_owned() } else { format!("[0-{}]", char::from(digit - 1)) };
+            ways.push(format!("{}{below}{rest}", &part[..n]));
         }
     } else {
         // A padded number begins with a blank. Five digits do not, and count as text.
