@@ -17,18 +17,14 @@ from gherkin.parser import Parser
 from gherkin.pickles.compiler import Compiler
 
 
-def text(value):
-    """The suite writes some characters as \\uXXXX, pairs of surrogates among them."""
-    return re.sub(r"(\\u[0-9a-fA-F]{4})+", lambda found: json.loads(f'"{found[0]}"'), value)
-
-
 TYPES = {
     "Boolean": lambda value: value.lower() == "true",
     "CacheType": str,
     "Float": float,
     "Integer": int,
     "Object": json.loads,
-    "String": text,
+    # As it stands, also where the suite writes "\\u0301": its answers are for these six characters.
+    "String": str,
     "StringList": lambda value: value.split(","),
 }
 
@@ -59,9 +55,9 @@ STEPS = [
     (r'a context containing a key "(.*?)", with type "(.*?)" and with value "(.*)"',
      lambda _, key, kind, value: {"do": "context", "path": [key], "value": typed(kind, value)}),
     (r'a context containing a nested property with outer key "(.*?)" and inner key "(.*?)", with value "(.*)"',
-     lambda _, outer, inner, value: {"do": "context", "path": [outer, inner], "value": text(value)}),
+     lambda _, outer, inner, value: {"do": "context", "path": [outer, inner], "value": value}),
     (r'a context containing a targeting key with value "(.*)"',
-     lambda _, value: {"do": "targeting_key", "value": text(value)}),
+     lambda _, value: {"do": "targeting_key", "value": value}),
     (r"a (\w+) event handler", lambda _, event: {"do": "handler", "event": event}),
     (r"an? (\w+) event was fired", fired),
     (r"the (\w+) event handler should have been executed(?: within (\d+)ms)?", fired),

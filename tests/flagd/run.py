@@ -5,7 +5,8 @@
 
 It makes the virtual environments and the folder of npm packages in DIR if there are none. Needs Python and, for the
 modes of the Node provider, node and npm; for the scenarios with TLS, openssl. The suite is not part of this repository:
---testbed says where it is, and without it nothing is run. The last line is `N passed, M failed, K left out`; exit code
+--testbed says where it is, and without it only the change stream is tried (change_stream.py: a page's provider against
+`seaworthy serve`). The last line is `N passed, M failed, K left out`; exit code
 0 if nothing failed.
 
     gherkin -> pickles.py -> plans -> run.py -> steps.py, js/steps.mjs -> provider -> daemon
@@ -37,9 +38,11 @@ import threading
 import time
 from pathlib import Path
 
+import change_stream
+
 HERE = Path(__file__).resolve().parent
 TESTBED = HERE.parents[1].parent / "shared" / "conformance" / "flagd-testbed"
-# Below the ephemeral range: while a daemon is away nobody else may get its port by chance.
+# Below the ephemeral range: nobody gets one of these by chance.
 PORTS = range(20_000, 32_000)
 READY_SECS = 10.0
 # Longer than the longest chain of waits for events in one scenario that passes.
@@ -51,6 +54,7 @@ CONFIG_OF = {"stable": "default", "metadata": "metadata", "ssl": "ssl", "syncpay
              "socket": "socket"}
 
 NO_SOCKET = ("@unixsocket", "the provider has no option for a socket")
+NO_DISABLED = ("disabled/*", "evaluation.v1 cannot say that there is no value: the provider gets FLAG_NOT_FOUND")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +75,16 @@ MODES = [
     Mode("python-rpc", "openfeature-provider-flagd 0.6.1, flagd.evaluation.v2", "python", "rpc", "v2", "config",
          (NO_SOCKET,)),
     Mode("python-rpc-v1", "openfeature-provider-flagd 0.2.7, flagd.evaluation.v1", "python-v1", "rpc", "v2", "uris",
-         (NO_SOCKET,)),
+         (NO_SOCKET, NO_DISABLED)),
     Mode("python-in-process", "openfeature-provider-flagd 0.6.1, flagd.sync.v1", "python", "in-process", "v3", "config",
          (NO_SOCKET,)),
-    Mode("node-rpc", "@openfeature/flagd-provider 0.16.1, flagd.evaluation.v2", "node", "rpc", "v2", "uris"),
+    Mode("node-rpc", "@openfeature/flagd-provider 0.16.1, flagd.evaluation.v2", "node", "rpc", "v2", "uris",
+         (("rpc-caching/Stale and Error stage", "the provider uses its cache only while it is connected"),)),
     Mode("node-in-process", "@openfeature/flagd-provider 0.16.1, flagd.sync.v1", "node", "in-process", "v2", "sources"),
     Mode("python-ofrep", "openfeature-provider-ofrep 0.3.0", "python", "ofrep", "v2", "sources"),
 ]
+# Not of the suite: see change_stream.py.
+STREAM = Mode("node-web", "@openfeature/ofrep-web-provider 0.4.3, OFREP's change stream", "node", "ofrep", "v2", "")
 
 
 def reason_to_leave_out(pickle, mode, missing):
@@ -126,20 +133,29 @@ class Report:
 
 
 class Ports:
+    """Ports that stay ours while their daemon is away: each is held by a socket that does not listen. A daemon may listen
+    beside it (SO_REUSEADDR on both), another run of this suite finds it taken."""
+
     def __init__(self):
         self.lock = threading.Lock()
         self.left = random.sample(PORTS, len(PORTS))
+        self.held = []
 
     def take(self):
         with self.lock:
             while True:
                 port = self.left.pop()
-                with socket.socket() as one:
-                    try:
-                        one.bind(("", port))
-                        return port
-                    except OSError:
-                        continue
+                try:
+                    # Without the option at first: it shares with nobody.
+                    with socket.socket() as probe:
+                        probe.bind(("127.0.0.1", port))
+                    holder = socket.socket()
+                    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    holder.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+                self.held.append(holder)
+                return port
 
 
 class Daemon:
@@ -148,7 +164,7 @@ class Daemon:
     def __init__(self, binary, folder, config, style, testbed, ports, certificates, env):
         self.folder, self.log, self.env = folder, folder / "daemon.log", env
         self.ports = {name: ports.take() for name in ("port", "management-port", "sync-port", "ofrep-port")}
-        self.process, self.comeback = None, None
+        self.process, self.comeback, self.was_ready = None, None, False
         self.sockets = {"rpc": folder / "rpc.sock", "in-process": folder / "sync.sock"} if config == "socket" else {}
         self.ca = certificates / "ca.crt" if config == "ssl" else None
         (folder / "flags").mkdir(parents=True)
@@ -209,6 +225,7 @@ class Daemon:
             if time.monotonic() > end:
                 raise RuntimeError(f"the daemon is not ready after {READY_SECS:g} s: {self.tail()}")
             time.sleep(0.02)
+        self.was_ready = True
 
     def readiness(self):
         connection = http.client.HTTPConnection("127.0.0.1", self.ports["management-port"], timeout=2)
@@ -337,6 +354,8 @@ class Suite:
                 config = CONFIG_OF[next(step["type"] for step in pickle["plan"] if step["do"] == "provider")]
                 try:
                     daemon = daemons.get(config) or self.daemon(mode, config, folder, daemons)
+                    if not daemon.was_ready:
+                        raise RuntimeError("the daemon did not start, see the first failure")
                     if worker is None or worker.ended():
                         worker = Worker(self.command(mode.worker), folder / "worker.log", self.env)
                     target = self.target(mode, daemon, fresh="@caching" in pickle["tags"])
@@ -446,21 +465,23 @@ def main():
     parser.add_argument("--keep", action="store_true", help="keep data and logs")
     args = parser.parse_args()
     args.bin, args.testbed = args.bin.resolve(), args.testbed.resolve()
-    if not (args.testbed / "gherkin").is_dir():
-        print(f"skipped: no flagd-testbed at {args.testbed}")
-        return 0
-    names = args.modes.split(",") if args.modes else [mode.name for mode in MODES]
+    names = args.modes.split(",") if args.modes else [mode.name for mode in [*MODES, STREAM]]
     modes = [mode for mode in MODES if mode.name in names]
-    if len(modes) != len(names):
+    if len(modes) + (STREAM.name in names) != len(names):
         parser.error(f"unknown mode in {args.modes}")
+    if not (args.testbed / "gherkin").is_dir():
+        print(f"the suite is skipped: no flagd-testbed at {args.testbed}")
+        modes = []
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     kept = (args.venv or cache / "seaworthy-flagd").absolute()
     missing = {}
-    packages = {"python": make_venv(kept / "python", HERE / "requirements.txt")}
+    packages = {}
+    if modes:
+        packages["python"] = make_venv(kept / "python", HERE / "requirements.txt")
     if any(mode.worker == "python-v1" for mode in modes):
         packages["python-v1"] = make_venv(kept / "python-v1", HERE / "requirements-v1.txt")
-    if any(mode.worker == "node" for mode in modes):
+    if STREAM.name in names or any(mode.worker == "node" for mode in modes):
         if shutil.which("node") and shutil.which("npm"):
             packages["node"] = make_node_modules(kept / "js")
         else:
@@ -468,14 +489,17 @@ def main():
     if not shutil.which("openssl"):
         missing["openssl"] = "openssl is not there"
 
-    print(f"flagd-testbed {(args.testbed / 'version.txt').read_text().strip()}", flush=True)
-    compiled = subprocess.run(
-        [str(packages["python"]), str(HERE / "pickles.py"), str(args.testbed / "gherkin")],
-        check=True, stdout=subprocess.PIPE,
-    )
+    pickles = []
+    if modes:
+        print(f"flagd-testbed {(args.testbed / 'version.txt').read_text().strip()}", flush=True)
+        compiled = subprocess.run(
+            [str(packages["python"]), str(HERE / "pickles.py"), str(args.testbed / "gherkin")],
+            check=True, stdout=subprocess.PIPE,
+        )
+        pickles = json.loads(compiled.stdout)
     selected = {mode: [] for mode in modes}
     left_out = {mode: collections.defaultdict(list) for mode in modes}
-    for pickle in json.loads(compiled.stdout):
+    for pickle in pickles:
         if not fnmatch.fnmatchcase(f"{pickle['feature']}/{pickle['name']}", args.only):
             continue
         for mode in modes:
@@ -495,12 +519,24 @@ def main():
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
             for done in [pool.submit(*task) for task in suite.tasks(selected)]:
                 done.result()
+        # Alone, for it measures how long a change takes.
+        if STREAM.name in names and "node" in packages:
+            checks = change_stream.check(
+                args.bin, HERE / "js" / "web.mjs", packages["node"], work / STREAM.name, suite.ports.take(), suite.env
+            )
+            for what, why, note in checks:
+                report.add(STREAM, what, why)
+                if note:
+                    print(f"{STREAM.name}: {what}: {note}", flush=True)
     finally:
         if args.keep:
             print(f"data and logs: {work}")
         else:
             shutil.rmtree(work, ignore_errors=True)
     print_left_out(left_out)
+    if STREAM.name in names:
+        modes.append(STREAM)
+        left_out[STREAM] = {} if "node" in packages else {missing["node"]: [None]}
     for mode in modes:
         out = sum(map(len, left_out[mode].values()))
         passed, failed = report.passed[mode.name], report.failed[mode.name]

@@ -25,9 +25,10 @@ except ImportError:  # the environment of the older provider has none
 
 # How long an event may take if the step does not say.
 PATIENCE_SECS = 20.0
-# Reconnects come soon, and an outage of 3 s is longer than the time of grace.
-WAITS = {"deadline_ms": 2000, "stream_deadline_ms": 0, "retry_backoff_ms": 500, "retry_backoff_max_ms": 1000,
-         "retry_grace_period": 1}
+# Reconnects come soon, and an outage of 3 s is longer than the time of grace. The older provider tries three times whatever
+# the error; its last answer comes after up to 3.6 s.
+WAITS = {"deadline_ms": 2000 if OFREPProvider else 6000, "stream_deadline_ms": 0, "retry_backoff_ms": 500, "retry_backoff_max_ms": 1000,
+         "retry_grace_period": 2}
 EVENTS = {
     "ready": ProviderEvent.PROVIDER_READY,
     "error": ProviderEvent.PROVIDER_ERROR,

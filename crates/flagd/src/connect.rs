@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value, json};
 use tonic::{Code, Status};
 
-use crate::face::{Face, Wanted, now, resolve};
+use crate::face::{Face, Wanted, no_value, now, resolve};
 
 /// Whether this request speaks Connect rather than gRPC.
 pub(crate) fn is_connect(headers: &HeaderMap) -> bool {
@@ -38,15 +38,15 @@ fn refusal(status: &Status) -> Value {
     json!({"code": names(status.code()).0, "message": status.message()})
 }
 
-/// Answers a Connect request to `/flagd.evaluation.v1.Service/<method>`; v2 has the same methods.
-pub(crate) fn answer(face: &Face, method: &str, headers: &HeaderMap, body: &Bytes) -> Response {
+/// Answers a Connect request to `/flagd.evaluation.<version>.Service/<method>`.
+pub(crate) fn answer(face: &Face, version: &str, method: &str, headers: &HeaderMap, body: &Bytes) -> Response {
     if method == "EventStream" {
         return match face.selector(headers, "") {
             Ok(selector) => event_stream(face, selector),
             Err(status) => failed(&status),
         };
     }
-    match unary(face, method, headers, body) {
+    match unary(face, version, method, headers, body) {
         Ok(value) => axum::Json(value).into_response(),
         Err(status) => failed(&status),
     }
@@ -56,7 +56,7 @@ fn failed(status: &Status) -> Response {
     (names(status.code()).1, axum::Json(refusal(status))).into_response()
 }
 
-fn unary(face: &Face, method: &str, headers: &HeaderMap, body: &Bytes) -> Result<Value, Status> {
+fn unary(face: &Face, version: &str, method: &str, headers: &HeaderMap, body: &Bytes) -> Result<Value, Status> {
     let view = face.view(headers)?;
     let mut asked: Map<String, Value> = serde_json::from_slice(body)
         .map_err(|e| Status::invalid_argument(format!("line {} column {}: {e}", e.line(), e.column())))?;
@@ -72,9 +72,10 @@ fn unary(face: &Face, method: &str, headers: &HeaderMap, body: &Bytes) -> Result
         "ResolveFloat" | "ResolveInt" => Wanted::Number,
         "ResolveObject" => Wanted::Object,
         "ResolveAll" => {
+            view.snapshot.note_all(&context, now());
             let mut flags = Map::new();
             for key in view.snapshot.flags.flags().into_keys() {
-                let Ok(found) = view.snapshot.resolve(key, &context, now()) else { continue };
+                let Ok(found) = view.snapshot.decide(key, &context, now()) else { continue };
                 let mut flag = json!({"reason": found.reason.as_str(), "metadata": found.metadata});
                 if let Some(variant) = found.variant {
                     flag["variant"] = json!(variant);
@@ -96,6 +97,9 @@ fn unary(face: &Face, method: &str, headers: &HeaderMap, body: &Bytes) -> Result
     };
     let key = asked.get("flagKey").or_else(|| asked.get("flag_key")).and_then(Value::as_str).unwrap_or_default();
     let found = resolve(&view, key, &context, wanted)?;
+    if version == "v1" && found.value.is_none() {
+        return Err(no_value(key, &found));
+    }
     let mut answer = json!({"reason": found.reason.as_str(), "metadata": found.metadata});
     match found.value {
         // 64-bit integers are text in protobuf's JSON.

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flags::{Context, ErrorCode, EvaluationError};
-use futures_util::stream::{self, Stream, StreamExt};
+use futures_util::stream::{self, Stream};
 use hmac::{Hmac, Mac};
 use http::HeaderMap;
 use openfeature::Resolution;
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
+use tokio::sync::watch;
 use tonic::{Code, Status};
 use vocab::Timestamp;
 
@@ -25,6 +26,9 @@ const TURNS_MIN: Duration = Duration::from_secs(5);
 /// A client whose connection broke waits this long, and a share of the spread.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_SPREAD_MS: u64 = 4_000;
+/// Who listens for the first time so soon after a change is told to ask again.
+const LATELY: Duration = Duration::from_secs(30);
+const DAY_NANOS: i64 = 86_400_000_000_000;
 /// Header of HTTP and gRPC requests.
 pub(crate) const SELECTOR: &str = "flagd-selector";
 
@@ -155,57 +159,92 @@ impl Face {
 
 /// What a watcher of OFREP's change stream is told.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Refetch {
-    /// Come back after this long if the connection breaks: another for each client, or all come at once.
-    Retry(Duration),
-    /// The flags are these now.
-    Now {
-        /// Of the ruleset.
-        digest: String,
-        /// When it changed.
-        at_secs: i64,
-    },
+pub(crate) struct Refetch {
+    /// Names the answers of this moment: the ruleset, and the period of time between two turns of its rules.
+    pub(crate) mark: String,
+    /// Of the ruleset alone.
+    pub(crate) digest: String,
+    /// When the watcher is told.
+    pub(crate) at_secs: i64,
+    /// Whether to ask again; if not, the watcher only learns the mark, so that it can say what it missed when it comes back.
+    pub(crate) again: bool,
+    /// Only at first: come back after this long if the connection breaks. Another for each client, or all come at once.
+    pub(crate) retry: Option<Duration>,
+}
+
+fn mark(view: &View, now: Timestamp) -> String {
+    match view.snapshot.clock().period(now) {
+        i64::MIN => view.snapshot.digest().to_owned(),
+        period => format!("{}.{period}", view.snapshot.digest()),
+    }
+}
+
+/// One who watches OFREP's change stream.
+struct Watcher {
+    hub: Arc<Hub>,
+    changes: watch::Receiver<Option<Instant>>,
+    selector: Selector,
+    /// The last mark the client knows.
+    heard: Option<String>,
+    /// When it was last told to ask again.
+    told: Option<Instant>,
+    begun: bool,
+}
+
+impl Watcher {
+    fn refetch(&mut self, retry: Option<Duration>) -> Option<Refetch> {
+        self.changes.mark_unchanged();
+        let now = now();
+        let view = self.hub.view(&self.selector);
+        let mark = mark(&view, now);
+        let again = self.heard.replace(mark.clone()).is_some_and(|before| before != mark);
+        if again {
+            self.told = Some(Instant::now());
+        }
+        let (digest, at_secs) = (view.snapshot.digest().to_owned(), now.nanos() / 1_000_000_000);
+        (again || retry.is_some()).then_some(Refetch { mark, digest, at_secs, again, retry })
+    }
+
+    /// How long until answers may change by themselves.
+    fn turn(&self) -> Option<Duration> {
+        let now = now();
+        let turn = self.hub.view(&self.selector).snapshot.clock().next_turn(now)?;
+        let until = turn.saturating_mul(1_000_000_000).saturating_sub(now.nanos());
+        let rest = self.told.map_or(Duration::ZERO, |told| TURNS_MIN.saturating_sub(told.elapsed()));
+        Some(Duration::from_nanos(u64::try_from(until).unwrap_or(0)).max(rest))
+    }
+
+    async fn next(&mut self) -> Option<Refetch> {
+        if !self.begun {
+            self.begun = true;
+            let spread = now().nanos().unsigned_abs() / 1_000 % RETRY_SPREAD_MS;
+            return self.refetch(Some(RETRY + Duration::from_millis(spread)));
+        }
+        loop {
+            let turn = self.turn();
+            tokio::select! {
+                changed = self.changes.changed() => {
+                    changed.ok()?;
+                    tokio::time::sleep(COALESCE).await;
+                }
+                () = sleep(turn) => {}
+            }
+            if let Some(refetch) = self.refetch(None) {
+                return Some(refetch);
+            }
+        }
+    }
 }
 
 impl Face {
-    /// The stream of changes for OFREP; `missed` is the last digest that the client heard of.
+    /// The stream of changes for OFREP; `missed` is the last mark that the client heard of.
     pub(crate) fn refetches(&self, selector: Selector, missed: Option<String>) -> impl Stream<Item = Refetch> + use<> {
-        let hub = self.hub.clone();
-        let changes = hub.changes();
-        let retry = RETRY + Duration::from_millis(now().nanos().unsigned_abs() / 1_000 % RETRY_SPREAD_MS);
-        let told = async move { Refetch::Retry(retry) };
-        let from_now = stream::unfold((hub, changes, missed), move |(hub, mut changes, mut heard)| {
-            let selector = selector.clone();
-            async move {
-                loop {
-                    changes.mark_unchanged();
-                    let view = hub.view(&selector);
-                    let digest = view.snapshot.digest().to_owned();
-                    match heard.replace(digest.clone()) {
-                        Some(before) if before != digest => {
-                            let at_secs = now().nanos() / 1_000_000_000;
-                            return Some((Refetch::Now { digest, at_secs }, (hub, changes, heard)));
-                        }
-                        _ => {}
-                    }
-                    // A rule that reads the time changes answers by itself.
-                    let turn = view.snapshot.clock().next_turn(now());
-                    let until =
-                        turn.map(|secs| Duration::from_secs((secs - now().nanos() / 1_000_000_000).max(0) as u64));
-                    tokio::select! {
-                        changed = changes.changed() => {
-                            changed.ok()?;
-                            tokio::time::sleep(COALESCE).await;
-                        }
-                        () = sleep(until.map(|wait| wait.max(TURNS_MIN))) => {
-                            let at_secs = now().nanos() / 1_000_000_000;
-                            return Some((Refetch::Now { digest, at_secs }, (hub, changes, heard)));
-                        }
-                    }
-                }
-            }
-        });
-        stream::once(told).chain(from_now)
+        let (hub, changes) = (self.hub.clone(), self.hub.changes());
+        // A client asks for flags first and listens then. If they changed lately, perhaps in between.
+        let lately = changes.borrow().is_some_and(|at| at.elapsed() < LATELY);
+        let heard = missed.or_else(|| lately.then(String::new));
+        let watcher = Watcher { hub, changes, selector, heard, told: None, begun: false };
+        stream::unfold(watcher, |mut watcher| async move { Some((watcher.next().await?, watcher)) })
     }
 }
 
@@ -234,10 +273,9 @@ impl Pass {
         mac
     }
 
-    /// One that holds for a day.
+    /// One that holds until the end of tomorrow. The same all day, so that answers with an ETag stay the same.
     pub(crate) fn issue(&self, now: Timestamp) -> String {
-        // Whole hours, so that answers with an ETag stay the same for a while.
-        let until = now.nanos().div_euclid(3_600_000_000_000) + 25;
+        let until = now.nanos().div_euclid(DAY_NANOS) + 2;
         let mac = self.sign(until).finalize().into_bytes();
         format!("{until}.{}", mac[..16].iter().map(|b| format!("{b:02x}")).collect::<String>())
     }
@@ -246,8 +284,9 @@ impl Pass {
         let Some((until, mac)) = pass.split_once('.') else { return false };
         let Ok(until) = until.parse::<i64>() else { return false };
         let bytes: Option<Vec<u8>> = (0..16).map(|n| u8::from_str_radix(mac.get(2 * n..2 * n + 2)?, 16).ok()).collect();
-        let Some(bytes) = bytes.filter(|_| mac.len() == 32) else { return false };
-        now.nanos().div_euclid(3_600_000_000_000) < until && self.sign(until).verify_truncated_left(&bytes).is_ok()
+        let plain = mac.len() == 32 && mac.bytes().all(|b| b.is_ascii_hexdigit());
+        let Some(bytes) = bytes.filter(|_| plain) else { return false };
+        now.nanos().div_euclid(DAY_NANOS) < until && self.sign(until).verify_truncated_left(&bytes).is_ok()
     }
 }
 
@@ -324,6 +363,12 @@ pub(crate) fn status(error: &EvaluationError) -> Status {
         _ => Code::Unknown,
     };
     Status::new(code, format!("{}: {}", error.code.as_str(), error.detail))
+}
+
+/// For clients that could not tell no value from a zero.
+pub(crate) fn no_value(key: &str, found: &Resolution<'_>) -> Status {
+    let detail = format!("flag {key:?} has no value here ({}): use the code default", found.reason.as_str());
+    status(&EvaluationError { code: ErrorCode::FlagNotFound, detail })
 }
 
 pub(crate) fn bad_context() -> Status {

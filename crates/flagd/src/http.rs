@@ -17,7 +17,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 
 use crate::connect;
-use crate::face::{Face, Refetch, SELECTOR, now};
+use crate::face::{Face, SELECTOR, now};
 use crate::sync_v1::flag_sync_service_server::FlagSyncServiceServer;
 use crate::{v1, v2};
 
@@ -42,10 +42,10 @@ async fn connect_first(State(face): State<Arc<Face>>, request: Request, next: Ne
     let path = request.uri().path().to_owned();
     let method = path.strip_prefix("/flagd.evaluation.").and_then(|rest| rest.split_once(".Service/"));
     match method {
-        Some(("v1" | "v2", method)) if connect::is_connect(request.headers()) => {
+        Some((version @ ("v1" | "v2"), method)) if connect::is_connect(request.headers()) => {
             let (head, body) = request.into_parts();
             match axum::body::to_bytes(body, face.body_bytes_max).await {
-                Ok(body) => connect::answer(&face, method, &head.headers, &body),
+                Ok(body) => connect::answer(&face, version, method, &head.headers, &body),
                 Err(_) => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too long").into_response(),
             }
         }
@@ -112,13 +112,14 @@ async fn ofrep_bulk(State(face): State<Arc<Face>>, headers: HeaderMap, body: Byt
     };
     let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
     let context = openfeature::context(&body).map(|context| face.enrich(context, &headers));
-    let mut reply = view.snapshot.bulk_in(context, known, now());
+    let selector = headers.get(SELECTOR).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let mut uri = format!("{EVENTS}?selector={}", percent(selector));
+    if let Some(pass) = &face.pass {
+        let _ = write!(uri, "&pass={}", pass.issue(now()));
+    }
+    // The address is part of what the ETag names: a client whose pass ran out gets a fresh one, not a 304.
+    let mut reply = view.snapshot.bulk_in(context, known, &uri, now());
     if let (200, Some(body)) = (reply.status, &mut reply.body) {
-        let selector = headers.get(SELECTOR).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let mut uri = format!("{EVENTS}?selector={}", percent(selector));
-        if let Some(pass) = &face.pass {
-            let _ = write!(uri, "&pass={}", pass.issue(now()));
-        }
         body["eventStreams"] =
             json!([{"type": "sse", "endpoint": {"requestUri": uri}, "inactivityDelaySec": INACTIVITY.as_secs()}]);
     }
@@ -155,12 +156,17 @@ async fn ofrep_events(State(face): State<Arc<Face>>, Query(asked): Query<Watchin
     };
     let missed = headers.get("last-event-id").and_then(|v| v.to_str().ok()).map(str::to_owned);
     let stream = face.refetches(selector, missed).map(|told| {
-        Ok::<_, std::convert::Infallible>(match told {
-            Refetch::Retry(after) => Event::default().retry(after),
-            Refetch::Now { digest, at_secs } => {
-                let data = json!({"type": "refetchEvaluation", "etag": digest, "lastModified": at_secs});
-                Event::default().id(&digest).event("message").data(data.to_string())
-            }
+        let event = Event::default().id(&told.mark);
+        let event = if told.again {
+            let data = json!({"type": "refetchEvaluation", "etag": told.digest, "lastModified": told.at_secs});
+            event.event("message").data(data.to_string())
+        } else {
+            // Nobody listens for this one, but from it the client knows what to say when it comes back.
+            event.event("listening").data(json!({"type": "listening"}).to_string())
+        };
+        Ok::<_, std::convert::Infallible>(match told.retry {
+            Some(after) => event.retry(after),
+            None => event,
         })
     });
     Sse::new(stream).keep_alive(KeepAlive::new().interval(INACTIVITY / 4)).into_response()
@@ -220,6 +226,6 @@ async fn metrics(State((health, face)): Managed) -> Response {
     metric("seaworthy_flag_requests_total", "counter", "Requests for evaluations, streams and documents.", count);
     let flags = view.snapshot.flags.flags().len() as u64;
     metric("seaworthy_flags", "gauge", "Flags in force.", flags);
-    metric("seaworthy_flags_version", "counter", "Changes of the flags since the start.", view.version);
+    metric("seaworthy_flag_changes_total", "counter", "Changes of the flags since the start.", view.version);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

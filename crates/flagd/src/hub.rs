@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use flags::{Flag, FlagSet};
@@ -104,21 +105,28 @@ impl View {
 pub struct Hub {
     sources: ArcSwap<(u64, Vec<Source>)>,
     views: Mutex<HashMap<Selector, Arc<View>>>,
-    changed: watch::Sender<u64>,
+    /// When it last changed.
+    changed: watch::Sender<Option<Instant>>,
     context: Map<String, Value>,
 }
 
 impl Hub {
     /// Nothing yet; `context` is added to every evaluation.
     pub fn new(context: Map<String, Value>) -> Hub {
-        Hub { sources: Default::default(), views: Mutex::default(), changed: watch::channel(0).0, context }
+        Hub { sources: Default::default(), views: Mutex::default(), changed: watch::channel(None).0, context }
     }
 
     /// Replaces what is served and tells who waits.
     pub fn put(&self, sources: Vec<Source>) {
         let version = self.sources.load().0 + 1;
         self.sources.store(Arc::new((version, sources)));
-        self.changed.send_replace(version);
+        self.changed.send_replace(Some(Instant::now()));
+    }
+
+    /// As if it had changed so long ago, and no later.
+    #[cfg(test)]
+    pub(crate) fn backdate(&self, ago: std::time::Duration) {
+        self.changed.send_replace(Instant::now().checked_sub(ago));
     }
 
     /// What is added to every evaluation.
@@ -126,8 +134,8 @@ impl Hub {
         &self.context
     }
 
-    /// Tells the version whenever it changes.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    /// Tells whenever it changes; the value is when it last did.
+    pub fn changes(&self) -> watch::Receiver<Option<Instant>> {
         self.changed.subscribe()
     }
 
@@ -183,6 +191,7 @@ fn build(selector: &Selector, version: u64, all: &[Source]) -> View {
         document["metadata"] = Value::Object(set_metadata.clone());
     }
     let flags = FlagSet::of(chosen.into_values().map(|(_, flag)| flag.clone()), set_metadata);
-    let snapshot = Snapshot::new(flags.with_segments(segments).with_overlays(overlays), telemetry);
+    let watcher = all.iter().find_map(|source| source.snapshot.watcher());
+    let snapshot = Snapshot::new(flags.with_segments(segments).with_overlays(overlays), telemetry).watched(watcher);
     View { snapshot, version, document: document.to_string().into(), sources }
 }

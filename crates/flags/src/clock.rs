@@ -54,7 +54,7 @@ impl Clock {
     pub(crate) fn read(&mut self, rule: &Expr) {
         let is_time = |expr: &Expr| matches!(expr, Expr::Var { path: Path::Timestamp, .. });
         match rule {
-            Expr::Literal(_) => {}
+            Expr::Literal(_) | Expr::Broken(_) => {}
             Expr::Call(op, arguments) if op.compares() && arguments.iter().any(is_time) => {
                 for argument in arguments.iter().filter(|a| !is_time(a)) {
                     match argument {
@@ -71,6 +71,8 @@ impl Clock {
             Expr::Call(_, arguments) | Expr::List(arguments) | Expr::Fractional { arguments } => {
                 arguments.iter().for_each(|argument| self.read(argument));
             }
+            Expr::InTexts(path, _) => self.always |= matches!(path, Path::Whole),
+            Expr::Split(split) => split.input().iter().for_each(|input| self.read(input)),
             Expr::Var { path, default } => {
                 self.always |= match path {
                     Path::Timestamp | Path::Whole => true,

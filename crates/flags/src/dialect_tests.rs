@@ -368,7 +368,7 @@ fn explanations_name_rule_clause_and_bucket() {
     );
     let bucket = steps.iter().find(|step| step["bucketing"] == "native-1").unwrap();
     assert_eq!((&bucket["unit"], &bucket["of"]), (&json!("u"), &json!(2.0)));
-    assert_eq!(steps.iter().find(|step| step["at"] == "/when").unwrap()["within"], 1);
+    assert_eq!(steps.iter().find(|step| step["at"] == "/when").unwrap()["within"], "segment s");
 }
 
 #[test]
@@ -419,7 +419,7 @@ fn world(u: &mut arbtest::arbitrary::Unstructured<'_>) -> arbtest::arbitrary::Re
             }
         })
     };
-    let mut body = |u: &mut arbtest::arbitrary::Unstructured<'_>, depth: u8| -> arbtest::arbitrary::Result<Value> {
+    let body = |u: &mut arbtest::arbitrary::Unstructured<'_>, depth: u8| -> arbtest::arbitrary::Result<Value> {
         let mut rules = Vec::new();
         for _ in 0..u.int_in_range(0..=3)? {
             rules.push(json!({"when": condition(u, depth)?, "serve": serve(u)?}));

@@ -77,6 +77,34 @@ pub struct FlagSet {
 impl FlagSet {
     /// Reads a whole flagd document: `{"flags": {…}, "$evaluators": {…}, "metadata": {…}}`. All findings at once.
     pub fn parse(text: &str) -> Result<FlagSet, Vec<Finding>> {
+        match FlagSet::parse_leniently(text)? {
+            (set, findings) if findings.is_empty() => Ok(set),
+            (_, findings) => Err(findings),
+        }
+    }
+
+    /// Reads a document that is part of something larger: what it refers to may be elsewhere.
+    pub fn parse_part(text: &str) -> Result<FlagSet, Vec<Finding>> {
+        match FlagSet::read(text)? {
+            (set, findings) if findings.is_empty() => Ok(set),
+            (_, findings) => Err(findings),
+        }
+    }
+
+    /// As flagd reads it: a flag whose targeting rule cannot be used is in the set and answers PARSE_ERROR. The findings name
+    /// such rules; what else is wrong refuses the document.
+    pub fn parse_leniently(text: &str) -> Result<(FlagSet, Vec<Finding>), Vec<Finding>> {
+        let (set, broken_rules) = FlagSet::read(text)?;
+        let mut findings = set.tangles();
+        if findings.is_empty() {
+            return Ok((set, broken_rules));
+        }
+        findings.extend(broken_rules);
+        Err(findings)
+    }
+
+    /// The set, with flags whose rule is broken, and what is wrong with those.
+    fn read(text: &str) -> Result<(FlagSet, Vec<Finding>), Vec<Finding>> {
         if text.len() > DOCUMENT_BYTES_MAX {
             return Err(vec![Finding::new("", format!("longer than {DOCUMENT_BYTES_MAX} bytes"))]);
         }
@@ -100,7 +128,7 @@ impl FlagSet {
             _ => return Err(vec![Finding::new("/flags", "expected an object of flags by key")]),
         };
         let mut set = FlagSet { evaluators, metadata, ..FlagSet::default() };
-        let mut findings = Vec::new();
+        let (mut findings, mut broken_rules) = (Vec::new(), Vec::new());
         match document.get("segments") {
             None | Some(Value::Null) => {}
             Some(Value::Object(segments)) => {
@@ -123,14 +151,23 @@ impl FlagSet {
                     set.flags.insert(key.to_owned(), Arc::new(flag));
                 }
                 Err(found) => {
-                    findings.extend(found.into_iter().map(|f| Finding::new(format!("{place}{}", f.place), f.reason)));
+                    let flag = Flag::with_broken_rule(key, definition, &set.metadata, &found);
+                    let found = found.into_iter().map(|f| Finding::new(format!("{place}{}", f.place), f.reason));
+                    match flag {
+                        Some(flag) => {
+                            set.flags.insert(key.to_owned(), Arc::new(flag));
+                            broken_rules.extend(found);
+                        }
+                        None => findings.extend(found),
+                    }
                 }
             }
         }
         if findings.is_empty() {
-            findings = set.tangles();
+            return Ok((set, broken_rules));
         }
-        if findings.is_empty() { Ok(set) } else { Err(findings) }
+        findings.extend(broken_rules);
+        Err(findings)
     }
 
     /// A set of flags compiled one by one.
@@ -467,7 +504,7 @@ impl Flag {
             match definition.get("targeting") {
                 None | Some(Value::Null) => Rules::None,
                 Some(Value::Object(rule)) if rule.is_empty() => Rules::None,
-                Some(rule) => match Expr::compile(rule, evaluators) {
+                Some(rule) => match Expr::compile(rule, key, evaluators) {
                     Ok(expr) => Rules::Logic(expr),
                     Err(found) => {
                         find(&format!("/targeting{}", found.place), found.reason);
@@ -503,6 +540,22 @@ impl Flag {
             definition: Arc::new(definition.clone()),
             needs,
         })
+    }
+
+    /// The flag with a rule that fails, if nothing but its targeting rule is wrong.
+    fn with_broken_rule(
+        key: &str,
+        definition: &Value,
+        set_metadata: &Map<String, Value>,
+        findings: &[Finding],
+    ) -> Option<Flag> {
+        let first = findings.first().filter(|_| findings.iter().all(|f| f.place.starts_with("/targeting")))?;
+        let mut sound = definition.clone();
+        sound.as_object_mut()?.remove("targeting");
+        let flag = Flag::compile(key, &sound, &Map::new(), set_metadata).ok()?;
+        let digest = digest(&[key, &definition.to_string(), &Value::Object(flag.metadata.clone()).to_string()]);
+        let rules = Rules::Logic(Expr::Broken(first.to_string()));
+        Some(Flag { rules, definition: Arc::new(definition.clone()), digest, ..flag })
     }
 
     /// The key.
@@ -554,6 +607,12 @@ impl Flag {
     /// Names the definition: equal ones have equal digests, on every machine.
     pub fn digest(&self) -> &[u8; 16] {
         &self.digest
+    }
+
+    /// low, medium, high or critical: `risk` of our dialect, `metadata.risk` of flagd's; medium if it does not say.
+    pub fn risk(&self) -> &str {
+        let said = if self.is_ours() { self.definition.get("risk") } else { self.metadata.get("risk") };
+        said.and_then(Value::as_str).filter(|risk| crate::model::RISKS.contains(risk)).unwrap_or("medium")
     }
 
     /// Flags that decide along.

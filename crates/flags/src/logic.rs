@@ -5,6 +5,7 @@
 //! at most [`DEPTH_MAX`] levels and [`NODES_MAX`] nodes, so evaluating it cannot exhaust the stack.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use serde_json::{Map, Number, Value};
 use vocab::Timestamp;
@@ -18,9 +19,15 @@ use crate::semver;
 const DEPTH_MAX: usize = 64;
 const NODES_MAX: usize = 50_000;
 
+/// Steps that evaluating one rule may take: an element of a list, a node, sixteen bytes of text that is made. A rule over an ordinary
+/// context takes some dozens; at the limit it fails after about a tenth of a second, as a rule that is broken.
+const STEPS_MAX: u32 = 1_000_000;
+
 /// What a rule sees besides itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scope<'a> {
+    /// Steps that are left.
+    pub(crate) steps: &'a Cell<u32>,
     pub(crate) context: &'a Context,
     pub(crate) flag_key: &'a str,
     pub(crate) now: Timestamp,
@@ -56,6 +63,28 @@ pub(crate) enum Expr {
     Fractional {
         arguments: Vec<Expr>,
     },
+    /// `in` of an attribute and texts that are written out, the usual form of targeting.
+    InTexts(Path, Vec<String>),
+    /// `fractional` whose entries are written out, the usual form: nothing is left to compute but the place.
+    Split(Box<Split>),
+    /// A rule that could not be compiled, of a flag that is served all the same: it fails when it is asked, with this reason.
+    Broken(String),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Split {
+    /// What is hashed; none for flag key and targeting key.
+    input: Option<Expr>,
+    names: Vec<Value>,
+    weights: Vec<u64>,
+    keys: fractional::Keys,
+}
+
+impl Split {
+    /// What is hashed; none for flag key and targeting key.
+    pub(crate) fn input(&self) -> Option<&Expr> {
+        self.input.as_ref()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -168,6 +197,7 @@ fn operator(name: &str) -> Option<Op> {
 }
 
 struct Compiler<'a> {
+    flag_key: &'a str,
     evaluators: &'a Map<String, Value>,
     nodes: usize,
 }
@@ -207,12 +237,41 @@ impl Compiler<'_> {
         };
         match name.as_str() {
             "var" => self.var(&listed, &here, depth),
-            "fractional" => Ok(Expr::Fractional { arguments: self.all(&listed, &here, depth)? }),
+            "fractional" => {
+                let arguments = self.all(&listed, &here, depth)?;
+                Ok(match self.split(&arguments) {
+                    Some(split) => Expr::Split(Box::new(split)),
+                    None => Expr::Fractional { arguments },
+                })
+            }
             _ => match operator(name) {
-                Some(op) => Ok(Expr::Call(op, self.all(&listed, &here, depth)?)),
+                Some(op) => {
+                    let arguments = self.all(&listed, &here, depth)?;
+                    Ok(in_texts(op, &arguments).unwrap_or(Expr::Call(op, arguments)))
+                }
                 None => Err(Finding::new(here, "is not an operator")),
             },
         }
+    }
+
+    /// A split whose entries are all `[text, whole number]` or `[text]`.
+    fn split(&self, arguments: &[Expr]) -> Option<Split> {
+        let (input, entries) = match arguments.split_first()? {
+            (Expr::List(_), _) => (None, arguments),
+            (first, entries) => (Some(first.clone()), entries),
+        };
+        let (mut names, mut weights) = (Vec::new(), Vec::new());
+        for entry in entries {
+            let Expr::List(parts) = entry else { return None };
+            let (name, weight) = match parts.as_slice() {
+                [Expr::Literal(name)] => (name, 1),
+                [Expr::Literal(name), Expr::Literal(Value::Number(weight))] => (name, whole(weight.as_f64()?)?),
+                _ => return None,
+            };
+            names.push(Some(name).filter(|name| name.is_string())?.clone());
+            weights.push(weight);
+        }
+        Some(Split { input, names, weights, keys: fractional::Keys::new(self.flag_key) })
     }
 
     fn all(&mut self, items: &[Value], place: &str, depth: usize) -> Result<Vec<Expr>, Finding> {
@@ -235,6 +294,15 @@ impl Compiler<'_> {
         };
         Ok(Expr::Var { path, default })
     }
+}
+
+fn in_texts(op: Op, arguments: &[Expr]) -> Option<Expr> {
+    let (Op::In, [Expr::Var { path, default: None }, Expr::List(items)]) = (op, arguments) else { return None };
+    let texts = items.iter().map(|item| match item {
+        Expr::Literal(Value::String(text)) => Some(text.clone()),
+        _ => None,
+    });
+    Some(Expr::InTexts(path.clone(), texts.collect::<Option<_>>()?))
 }
 
 fn path(name: &str) -> Path {
@@ -401,10 +469,36 @@ fn string_to_number(text: &str) -> f64 {
 
 type Eval<'a> = Result<V<'a>, String>;
 
+/// Takes steps from what is left.
+fn charge(scope: &Scope<'_>, steps: usize) -> Result<(), String> {
+    match scope.steps.get().checked_sub(u32::try_from(steps).unwrap_or(u32::MAX)) {
+        Some(left) => {
+            scope.steps.set(left);
+            Ok(())
+        }
+        None => Err(format!("it takes more than {STEPS_MAX} steps")),
+    }
+}
+
+/// How much a value weighs, in steps: what it costs to copy it.
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::String(text) => 1 + text.len() / 16,
+        Value::Array(items) => 1 + items.iter().map(weight).sum::<usize>(),
+        Value::Object(map) => 1 + map.values().map(|v| 1 + weight(v)).sum::<usize>(),
+        _ => 1,
+    }
+}
+
 impl Expr {
+    /// The steps of one evaluation.
+    pub(crate) fn budget() -> Cell<u32> {
+        Cell::new(STEPS_MAX)
+    }
+
     /// Compiles a rule; places in findings are relative to it.
-    pub(crate) fn compile(rule: &Value, evaluators: &Map<String, Value>) -> Result<Expr, Finding> {
-        Compiler { evaluators, nodes: 0 }.compile(rule, "", 0)
+    pub(crate) fn compile(rule: &Value, flag_key: &str, evaluators: &Map<String, Value>) -> Result<Expr, Finding> {
+        Compiler { flag_key, evaluators, nodes: 0 }.compile(rule, "", 0)
     }
 
     /// Evaluates to a JSON value. For tests against other engines' vectors.
@@ -413,26 +507,65 @@ impl Expr {
         self.eval(scope, Data::Context).map(V::into_value)
     }
 
-    /// Evaluates to a variant name.
+    /// Evaluates to a variant name. The usual forms go without intermediate values.
     pub(crate) fn outcome<'a>(&'a self, scope: &Scope<'a>) -> Outcome<'a> {
-        match self.eval(scope, Data::Context) {
-            Err(detail) => Outcome::Failed(detail),
-            Ok(V::Null) => Outcome::Nothing,
-            Ok(V::Bool(b)) => Outcome::Variant(Cow::Borrowed(if b { "true" } else { "false" })),
-            Ok(V::Str(name)) if name.contains('"') => Outcome::Variant(Cow::Owned(name.replace('"', ""))),
-            Ok(V::Str(name)) => Outcome::Variant(name),
-            Ok(other) => Outcome::Variant(Cow::Owned(other.to_text().into_owned())),
+        match self {
+            Expr::Call(Op::If, arguments) => {
+                for pair in arguments.chunks(2) {
+                    match pair {
+                        [condition, result] => match condition.truthy(scope) {
+                            Ok(true) => return result.outcome(scope),
+                            Ok(false) => {}
+                            Err(detail) => return Outcome::Failed(detail),
+                        },
+                        [otherwise] => return otherwise.outcome(scope),
+                        _ => {}
+                    }
+                }
+                Outcome::Nothing
+            }
+            Expr::Literal(Value::String(name)) => named(Cow::Borrowed(name)),
+            Expr::Split(split) => match split_place(split, scope, Data::Context) {
+                Ok(Some(place)) => {
+                    split.names[place].as_str().map_or(Outcome::Nothing, |name| named(Cow::Borrowed(name)))
+                }
+                Ok(None) => Outcome::Nothing,
+                Err(detail) => Outcome::Failed(detail),
+            },
+            _ => match self.eval(scope, Data::Context) {
+                Err(detail) => Outcome::Failed(detail),
+                Ok(V::Null) => Outcome::Nothing,
+                Ok(V::Bool(b)) => Outcome::Variant(Cow::Borrowed(if b { "true" } else { "false" })),
+                Ok(V::Str(name)) => named(name),
+                Ok(other) => Outcome::Variant(Cow::Owned(other.to_text().into_owned())),
+            },
         }
     }
 
     /// Evaluates to a truth value, as JavaScript sees it.
     pub(crate) fn truthy(&self, scope: &Scope<'_>) -> Result<bool, String> {
-        self.eval(scope, Data::Context).map(|value| value.truthy())
+        match self {
+            Expr::InTexts(path, texts) => Ok(in_texts_holds(path, texts, scope, Data::Context)),
+            Expr::Call(Op::Not, arguments) if arguments.len() == 1 => arguments[0].truthy(scope).map(|holds| !holds),
+            Expr::Call(op @ (Op::And | Op::Or), arguments) => {
+                let mut last = false;
+                for expr in arguments {
+                    last = expr.truthy(scope)?;
+                    if last == (*op == Op::Or) {
+                        break;
+                    }
+                }
+                Ok(last)
+            }
+            _ => self.eval(scope, Data::Context).map(|value| value.truthy()),
+        }
     }
 
     fn eval<'a>(&'a self, scope: &Scope<'a>, data: Data<'a>) -> Eval<'a> {
+        charge(scope, 1)?;
         match self {
             Expr::Literal(value) => Ok(V::from(value)),
+            Expr::Broken(reason) => Err(reason.clone()),
             Expr::List(items) => {
                 let values: Result<Vec<Value>, String> =
                     items.iter().map(|item| item.eval(scope, data).map(V::into_value)).collect();
@@ -440,7 +573,13 @@ impl Expr {
             }
             Expr::Var { path, default } => match (lookup(path, scope, data), default) {
                 (V::Null, Some(default)) => default.eval(scope, data),
-                (found, _) => Ok(found),
+                (found, _) => {
+                    // What is copied is paid for.
+                    if let V::Json(Cow::Owned(value)) = &found {
+                        charge(scope, weight(value))?;
+                    }
+                    Ok(found)
+                }
             },
             Expr::VarOf { name, default } => {
                 let name = name.eval(scope, data)?;
@@ -451,6 +590,11 @@ impl Expr {
                 }
             }
             Expr::Fractional { arguments } => fractional_op(arguments, scope, data),
+            Expr::InTexts(path, texts) => Ok(V::Bool(in_texts_holds(path, texts, scope, data))),
+            Expr::Split(split) => {
+                let place = split_place(split, scope, data)?;
+                Ok(place.map_or(V::Null, |place| V::from(&split.names[place])))
+            }
             Expr::Call(op, arguments) => call(*op, arguments, scope, data),
         }
     }
@@ -615,10 +759,12 @@ fn call<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
         Op::Map | Op::Filter | Op::All | Op::None | Op::Some => return each(op, arguments, scope, data),
         Op::Reduce => {
             let items = list(argument(0)?);
+            charge(scope, items.iter().map(weight).sum())?;
             let Some(body) = arguments.get(1) else { return Ok(V::Null) };
             let mut accumulator = argument(2)?.into_value();
             for item in &items {
                 let next = reborrow(body, scope, Data::Reduce(item, &accumulator))?;
+                charge(scope, weight(&next))?;
                 accumulator = next;
             }
             V::Json(Cow::Owned(accumulator)).flat()
@@ -626,7 +772,9 @@ fn call<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
         Op::Merge => {
             let mut merged = Vec::new();
             for expr in arguments {
-                match expr.eval(scope, data)?.into_value() {
+                let value = expr.eval(scope, data)?.into_value();
+                charge(scope, weight(&value))?;
+                match value {
                     Value::Array(items) => merged.extend(items),
                     single => merged.push(single),
                 }
@@ -655,7 +803,10 @@ fn call<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
         Op::Cat => {
             let mut text = String::new();
             for expr in arguments {
-                text.push_str(&expr.eval(scope, data)?.to_text());
+                let part = expr.eval(scope, data)?;
+                let part = part.to_text();
+                charge(scope, part.len() / 16)?;
+                text.push_str(&part);
             }
             V::Str(Cow::Owned(text))
         }
@@ -732,6 +883,7 @@ fn each<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
         Some(expr) => list(expr.eval(scope, data)?),
         None => Vec::new(),
     };
+    charge(scope, items.iter().map(weight).sum())?;
     let Some(body) = arguments.get(1) else {
         return Ok(V::Json(Cow::Owned(Value::Array(Vec::new()))));
     };
@@ -740,6 +892,7 @@ fn each<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
     let count = items.len();
     for item in items {
         let result = reborrow(body, scope, Data::Value(&item))?;
+        charge(scope, weight(&result))?;
         let truthy = V::from(&result).truthy();
         matches += usize::from(truthy);
         match op {
@@ -783,6 +936,63 @@ fn substr<'a>(text: &V<'_>, start: &V<'_>, length: Option<V<'_>>) -> V<'a> {
     V::Str(Cow::Owned(characters[from as usize..to as usize].iter().collect()))
 }
 
+/// A weight: a whole number; negative ones count as 0.
+fn whole(n: f64) -> Option<u64> {
+    (n.fract() == 0.0 && n.abs() < 9e15).then(|| n.max(0.0) as u64)
+}
+
+fn in_texts_holds(path: &Path, texts: &[String], scope: &Scope<'_>, data: Data<'_>) -> bool {
+    let is_in = |text: &str| texts.iter().any(|t| t == text);
+    match (text_at(path, scope, data), data) {
+        (Some(text), _) => is_in(text),
+        (None, Data::Context) => false,
+        (None, _) => matches!(lookup(path, scope, data), V::Str(text) if is_in(&text)),
+    }
+}
+
+/// The text at a path of the context, if it is one; without making a value of it.
+fn text_at<'a>(path: &Path, scope: &Scope<'a>, data: Data<'_>) -> Option<&'a str> {
+    match (data, path) {
+        (Data::Context, Path::TargetingKey) => scope.context.targeting_key(),
+        (Data::Context, Path::Name(name)) => scope.context.attributes().get(name).and_then(Value::as_str),
+        (Data::Context, _) => match lookup(path, scope, Data::Context) {
+            V::Str(Cow::Borrowed(text)) => Some(text),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn named(name: Cow<'_, str>) -> Outcome<'_> {
+    match name.contains('"') {
+        true => Outcome::Variant(Cow::Owned(name.replace('"', ""))),
+        false => Outcome::Variant(name),
+    }
+}
+
+/// Which entry the subject falls on.
+fn split_place(split: &Split, scope: &Scope<'_>, data: Data<'_>) -> Result<Option<usize>, String> {
+    let choose = |input: &Input<'_>| fractional::choose(scope.bucketing, &split.keys, input, &split.weights);
+    if let Some(Expr::Var { path, default: None }) = &split.input {
+        if let Some(text) = text_at(path, scope, data) {
+            return Ok(choose(&Input::Text(text)));
+        }
+    }
+    let explicit = match &split.input {
+        Some(expr) => Some(expr.eval(scope, data)?),
+        None => None,
+    };
+    Ok(match explicit {
+        Some(V::Null) if scope.bucketing == Bucketing::FlagdV3 => None,
+        Some(V::Str(text)) => choose(&Input::Text(&text)),
+        Some(V::Null) | None => {
+            let target = scope.context.targeting_key();
+            target.and_then(|target| choose(&Input::Implicit(scope.flag_key, target)))
+        }
+        Some(value) => choose(&Input::Explicit(&value.into_value())),
+    })
+}
+
 fn fractional_op<'a>(arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) -> Eval<'a> {
     let (first, rest) = match arguments.split_first() {
         None => return Ok(V::Null),
@@ -816,7 +1026,7 @@ fn fractional_op<'a>(arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) -
         *weight = match parts.get(1) {
             None => 1,
             Some(expr) => match expr.eval(scope, data)? {
-                V::Num(n) if n.fract() == 0.0 && n.abs() < 9e15 => n.max(0.0) as u64,
+                V::Num(n) if whole(n).is_some() => whole(n).unwrap_or_default(),
                 _ => return Ok(V::Null),
             },
         };
@@ -824,7 +1034,7 @@ fn fractional_op<'a>(arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) -
             return Ok(V::Null);
         }
     }
-    match fractional::choose(scope.bucketing, &input, weights) {
+    match fractional::choose(scope.bucketing, &fractional::Keys::new(scope.flag_key), &input, weights) {
         Some(place) => match &entries[place] {
             Expr::List(parts) => parts[0].eval(scope, data),
             _ => Ok(V::Null),

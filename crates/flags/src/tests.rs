@@ -22,9 +22,10 @@ fn vectors(name: &str) -> Option<PathBuf> {
 }
 
 fn run(rule: &Value, data: &Value) -> Result<Value, String> {
-    let expr = Expr::compile(rule, &Map::new()).map_err(|f| f.to_string())?;
+    let expr = Expr::compile(rule, "flag", &Map::new()).map_err(|f| f.to_string())?;
     let context = Context::new(data.as_object().cloned().unwrap_or_default());
-    expr.value(&Scope { context: &context, flag_key: "flag", now: NOW, bucketing: Bucketing::FlagdV2 })
+    let steps = Expr::budget();
+    expr.value(&Scope { steps: &steps, context: &context, flag_key: "flag", now: NOW, bucketing: Bucketing::FlagdV2 })
 }
 
 fn same(a: &Value, b: &Value) -> bool {
@@ -85,6 +86,34 @@ fn reasons_are_those_of_flagd() {
     let flags = banner(json!("nonsense"));
     let error = flags.flag("banner").unwrap().evaluate(&context, None, NOW).unwrap_err();
     assert_eq!(error.code, ErrorCode::General);
+}
+
+/// Guarantees: one rule that cannot be used takes down its own flag, as in flagd, and no other; in a strict document it is refused.
+#[test]
+fn a_broken_rule_is_its_own_flags_matter() {
+    let flag = |rule: Value| json!({"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off", "targeting": rule});
+    let document = |flags: Value| json!({"metadata": {"version": "1"}, "flags": flags}).to_string();
+    let text = document(json!({"unknown": flag(json!({"nonsense": [1]})), "sound": flag(json!({"if": [true, "on"]})),
+        "nowhere": flag(json!({"if": [{"$ref": "nobody"}, "on"]}))}));
+    let (set, findings) = FlagSet::parse_leniently(&text).unwrap();
+    let places: Vec<&str> = findings.iter().map(|f| f.place.as_str()).collect();
+    assert_eq!(places, ["/flags/nowhere/targeting/if/0/$ref", "/flags/unknown/targeting/nonsense"]);
+    assert_eq!(set.evaluate("sound", &Context::default(), NOW).unwrap().variant, Some("on"));
+    for key in ["unknown", "nowhere"] {
+        assert_eq!(set.evaluate(key, &Context::default(), NOW).unwrap_err().code, ErrorCode::ParseError);
+        // Who evaluates in process gets the rule as it is, and comes to the same end.
+        assert!(set.portable(key).unwrap()["targeting"].is_object());
+        assert_eq!(set.flag(key).unwrap().metadata()["version"], "1");
+    }
+    assert_eq!(FlagSet::parse(&text).unwrap_err(), findings);
+    // Another fault than that of a rule refuses the document, and all faults are named.
+    let worse =
+        document(json!({"unknown": flag(json!({"nonsense": [1]})), "bad": {"state": "ENABLED", "variants": {}}}));
+    assert_eq!(FlagSet::parse_leniently(&worse).unwrap_err().len(), 2);
+    let mut disabled = flag(json!({"nonsense": [1]}));
+    disabled["state"] = "DISABLED".into();
+    let (set, _) = FlagSet::parse_leniently(&document(json!({"off": disabled}))).unwrap();
+    assert_eq!(set.evaluate("off", &Context::default(), NOW).unwrap().reason, Reason::Disabled);
 }
 
 #[test]
@@ -273,6 +302,27 @@ fn an_overlay_treats_its_slice_and_the_kill_switch_beats_it() {
     let off = set(json!({"flags": {"banner": {"state": "DISABLED", "variants": {"on": true}}}}));
     let got = off.flag("banner").unwrap().evaluate(&Context::of("user-1"), Some(&overlay), NOW).unwrap();
     assert_eq!((got.value, got.reason, got.experiment), (None, Reason::Disabled, None));
+}
+
+/// Guarantees: no rule and no context makes an evaluation endless or exhausts memory or stack; it fails as a broken rule.
+#[test]
+fn evaluation_is_bounded() {
+    let items: Vec<u32> = (0..5_000).collect();
+    let nested = (0..6).fold(json!({"var": ""}), |rule, _| json!({"map": [{"var": "items"}, rule]}));
+    let deeper = (0..6).fold(json!(1), |rule, _| json!({"map": [items[..100], rule]}));
+    let doubling =
+        |op: &str| json!({"reduce": [{"var": "items"}, {op: [{"var": "accumulator"}, {"var": "accumulator"}]}, "x"]});
+    let nesting = json!({"reduce": [{"var": "items"}, [{"var": "accumulator"}], 0]});
+    for rule in [nested, deeper, doubling("cat"), doubling("merge"), nesting] {
+        let error =
+            run(&rule, &json!({"items": items})).map(|value| value.to_string().len()).unwrap_or_else(|e| e.len());
+        // The deep map over an attribute finds nothing inside its elements; everything else runs into the limit.
+        assert!(error < 60_000, "{rule}");
+    }
+    let error = run(&doubling("cat"), &json!({"items": items})).unwrap_err();
+    assert_eq!(error, "it takes more than 1000000 steps");
+    let fine = json!({"reduce": [{"var": "items"}, {"+": [{"var": "current"}, {"var": "accumulator"}]}, 0]});
+    assert_eq!(run(&fine, &json!({"items": items})).unwrap(), json!(12_497_500));
 }
 
 /// Fixed seeds of the fuzz target: documents and rules from outside never panic.

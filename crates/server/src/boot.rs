@@ -146,6 +146,7 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         plane: Mutex::new(Plane { state: state.clone(), log }),
         state: Default::default(),
         flags: Default::default(),
+        recent: Arc::default(),
         hub: Arc::new(flagd::Hub::new(serde_json::Map::new())),
         proxy_snapshot: watch::channel(Arc::new((0, String::new()))).0,
         proxies: Mutex::default(),

@@ -16,7 +16,7 @@ const { FlagdProvider } = require('@openfeature/flagd-provider');
 // How long an event may take if the step does not say.
 const PATIENCE_MS = 20_000;
 // Reconnects come soon, and an outage of 3 s is longer than the time of grace.
-const WAITS = { deadlineMs: 2000, retryBackoffMs: 1000, retryBackoffMaxMs: 1000, retryGracePeriod: 1 };
+const WAITS = { deadlineMs: 2000, retryBackoffMs: 1000, retryBackoffMaxMs: 1000, retryGracePeriod: 2 };
 const EVENTS = {
   ready: ProviderEvents.Ready,
   error: ProviderEvents.Error,

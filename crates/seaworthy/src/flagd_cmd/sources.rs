@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
 use flagd::Hub;
-use flags::FlagSet;
+use flags::{Finding, FlagSet};
 use http::{StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
@@ -66,10 +66,20 @@ fn parse(uri: &str, text: &str) -> Result<FlagSet> {
     } else {
         text.to_owned()
     };
-    FlagSet::parse(&json).map_err(|findings| {
-        let listed: Vec<String> = findings.iter().take(20).map(|f| format!("  {}: {}", f.place, f.reason)).collect();
-        anyhow!("{uri} cannot be used:\n{}", listed.join("\n"))
-    })
+    let listed = |findings: &[Finding]| {
+        let lines: Vec<String> = findings.iter().take(20).map(|f| format!("  {}: {}", f.place, f.reason)).collect();
+        lines.join("\n")
+    };
+    let (set, broken) =
+        FlagSet::parse_leniently(&json).map_err(|findings| anyhow!("{uri} cannot be used:\n{}", listed(&findings)))?;
+    if !broken.is_empty() {
+        tracing::warn!(
+            "{uri}: {} rules cannot be used, their flags answer PARSE_ERROR:\n{}",
+            broken.len(),
+            listed(&broken)
+        );
+    }
+    Ok(set)
 }
 
 /// Reads every source once and follows them from then on; gives the number of flags. A file must be there and right at the
