@@ -193,7 +193,8 @@ impl Reading<'_> {
         let name = self.source.name(value).map(str::to_owned);
         if name.is_none() && !value.is_null() {
             let text = format!(
-                "feature {:?}: {value} is of another type than the rest; who had it gets the code default, as typed clients do",
+                "feature {:?}: {value} is of another type than the rest; who had it gets the code default, as typed \
+                     clients do",
                 self.key
             );
             self.note(Weight::Differs, text);
@@ -356,13 +357,19 @@ impl<'a> Features<'a> {
         };
         reading.note(
             Weight::Info,
-            format!("experiment {key:?}: who gets which value stays; its tracking key, its metrics and its results do not come along"),
+            format!(
+                "experiment {key:?}: who gets which value stays; its tracking key, its metrics and its results do \
+                 not come along"
+            ),
         );
         let min_version = rule.get("minBucketVersion").and_then(Value::as_f64).unwrap_or(0.0);
         if min_version > 0.0 {
             reading.note(
                 Weight::Differs,
-                format!("experiment {key:?} shuts out who was assigned before bucket version {min_version}; sticky buckets do not come along, so they are assigned anew"),
+                format!(
+                    "experiment {key:?} shuts out who was assigned before bucket version {min_version}; sticky \
+                     buckets do not come along, so they are assigned anew"
+                ),
             );
         }
         let empty = Vec::new();
@@ -386,7 +393,8 @@ impl<'a> Features<'a> {
         Ok(())
     }
 
-    /// The weights, and for whom. A contextual bandit has some for each group of users; they are those of the moment of export.
+    /// The weights, and for whom. A contextual bandit has some for each group of users; they are those of the moment
+    /// of export.
     fn bandit(
         &self,
         rule: &Map<String, Value>,
@@ -398,7 +406,10 @@ impl<'a> Features<'a> {
         };
         reading.note(
             Weight::Differs,
-            format!("contextual bandit {name:?}: the weights stay what they were at the export; GrowthBook goes on changing them"),
+            format!(
+                "contextual bandit {name:?}: the weights stay what they were at the export; GrowthBook goes on \
+                 changing them"
+            ),
         );
         let leaves = self.bandits.and_then(|bandits| bandits.get(name)?.get("contexts")?.as_array());
         let mut found = Vec::new();
@@ -473,7 +484,8 @@ impl<'a> Features<'a> {
         Ok(not(gives(failing)))
     }
 
-    /// Whether evaluating the feature, asked for by those in `chain`, ends in a circle; none if it takes too long to tell.
+    /// Whether evaluating the feature, asked for by those in `chain`, ends in a circle; none if it takes too long to
+    /// tell.
     fn circle(&self, id: &str, chain: &mut Vec<String>, steps: &mut usize) -> Option<Circle> {
         *steps += 1;
         if *steps > 10_000 {

@@ -1,5 +1,5 @@
-//! GrowthBook's conditions as JSONLogic: for elements of lists and lengths of lists, where the dialect's own conditions do not look,
-//! and for comparisons that JavaScript makes of values of different types.
+//! GrowthBook's conditions as JSONLogic: for elements of lists and lengths of lists, where the dialect's own
+//! conditions do not look, and for comparisons that JavaScript makes of values of different types.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,8 @@ fn element() -> Value {
     json!({"var": ""})
 }
 
-/// It is a list. Only a list of something makes `map` give something, and only an empty one has an empty text without being it.
+/// It is a list. Only a list of something makes `map` give something, and only an empty one has an empty text without
+/// being it.
 pub(super) fn is_list(v: &Value) -> Value {
     let empty = json!({"and": [{"===": [{"cat": [v]}, ""]}, {"!==": [v, ""]}]});
     json!({"or": [{"!!": [{"map": [v, true]}]}, empty]})

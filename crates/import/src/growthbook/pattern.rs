@@ -1,8 +1,9 @@
-//! Regular expressions of other engines, said in the dialect's (that of Rust's `regex`), which reads some signs otherwise: `\d` and
-//! its like mean ASCII there, a `.` stops at other line ends, and inside a class `[`, `&` and `~` are plain signs.
+//! Regular expressions of other engines, said in the dialect's (that of Rust's `regex`), which reads some signs
+//! otherwise: `\d` and its like mean ASCII there, a `.` stops at other line ends, and inside a class `[`, `&` and `~`
+//! are plain signs.
 //!
-//! What the dialect has no form for (look-around, back references) is [`Untranslatable::Unsupported`], what no engine reads
-//! [`Untranslatable::Broken`].
+//! What the dialect has no form for (look-around, back references) is [`Untranslatable::Unsupported`], what no engine
+//! reads [`Untranslatable::Broken`].
 
 use serde_json::json;
 
@@ -74,7 +75,8 @@ impl Translation<'_> {
         match self.engine {
             Engine::Go => "\\t\\n\\x0c\\r ",
             Engine::JavaScript => {
-                "\\t\\n\\x0b\\x0c\\r \\u{a0}\\u{1680}\\u{2000}-\\u{200a}\\u{2028}\\u{2029}\\u{202f}\\u{205f}\\u{3000}\\u{feff}"
+                "\\t\\n\\x0b\\x0c\\r \
+                     \\u{a0}\\u{1680}\\u{2000}-\\u{200a}\\u{2028}\\u{2029}\\u{202f}\\u{205f}\\u{3000}\\u{feff}"
             }
         }
     }

@@ -1,9 +1,10 @@
 //! GrowthBook's order of versions, as regular expressions.
 //!
-//! GrowthBook turns a version into text that sorts: it drops a leading `v` and everything from a `+` on, cuts at dots and hyphens, adds
-//! `~` if that makes three parts, pads numbers with blanks to five signs and joins the parts with hyphens. That is semantic
-//! versioning for whole versions; but `1.2` is less than `1.2.0`, there may be any number of parts, and nothing at all is version 0.
-//! So "less than 1.2.3" is a regular expression over the attribute's text: the same parts up to one that is less.
+//! GrowthBook turns a version into text that sorts: it drops a leading `v` and everything from a `+` on, cuts at dots
+//! and hyphens, adds `~` if that makes three parts, pads numbers with blanks to five signs and joins the parts with
+//! hyphens. That is semantic versioning for whole versions; but `1.2` is less than `1.2.0`, there may be any number
+//! of parts, and nothing at all is version 0. So "less than 1.2.3" is a regular expression over the attribute's text:
+//! the same parts up to one that is less.
 
 use serde_json::{Value, json};
 
@@ -18,7 +19,8 @@ const SIGN: &str = "[^-.+]";
 /// Between parts.
 const CUT: &str = "[-.]";
 
-/// Which versions match `op` (`$veq`, `$vlt` …) with `expected`; none if its parts have signs whose order is not provided for.
+/// Which versions match `op` (`$veq`, `$vlt` …) with `expected`; none if its parts have signs whose order is not
+/// provided for.
 pub(super) fn compare(operand: &Operand, op: &str, expected: &Value) -> Option<Value> {
     let version = Version::read(expected)?;
     let (less, equal) = (version.less(), version.equal());

@@ -1,8 +1,8 @@
 //! Clauses and segments, as conditions.
 //!
-//! A clause whose attribute reference is broken, or a segment that leads back to itself, is an error in LaunchDarkly once it is
-//! reached, and the whole flag gives the code default. So every piece carries beside the condition for "it matches" the condition
-//! for "it fails"; nearly always that is `false`.
+//! A clause whose attribute reference is broken, or a segment that leads back to itself, is an error in LaunchDarkly
+//! once it is reached, and the whole flag gives the code default. So every piece carries beside the condition for "it
+//! matches" the condition for "it fails"; nearly always that is `false`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -230,7 +230,8 @@ impl<'a> Clauses<'a> {
 
     fn content(&self, key: &str, part: &Part<'_>, chain: &[&str]) -> Result<Content, Left> {
         if part.bool("unbounded")? {
-            let text = "a big segment: its members are not in LaunchDarkly's data; list them under include, or describe them by rules";
+            let text = "a big segment: its members are not in LaunchDarkly's data; list them under include, or \
+                 describe them by rules";
             return Err(Left::new(part.at("unbounded"), text));
         }
         let owned = |keys: Vec<&str>| keys.into_iter().map(str::to_owned).collect::<Vec<_>>();
@@ -334,7 +335,8 @@ fn negated(attr: &Value, matches: Value) -> Value {
     all([exists(attr), not(matches)])
 }
 
-/// The attribute compares with at least one of the values. Values of a kind that the operator cannot compare never match.
+/// The attribute compares with at least one of the values. Values of a kind that the operator cannot compare never
+/// match.
 fn comparison(attr: &Value, op: &str, values: &[Value], place: &str) -> Result<Value, Left> {
     let kept = |fits: &dyn Fn(&Value) -> bool| values.iter().filter(|v| fits(v)).cloned().collect::<Vec<Value>>();
     let scalar = |v: &Value| v.is_string() || v.is_number() || v.is_boolean();
@@ -359,7 +361,8 @@ fn comparison(attr: &Value, op: &str, values: &[Value], place: &str) -> Result<V
                         return Err(Left::new(
                             place,
                             format!(
-                                "the regular expression {value:?} has no form here, and LaunchDarkly's SDKs read it differently"
+                                "the regular expression {value:?} has no form here, and LaunchDarkly's SDKs read it \
+                                     differently"
                             ),
                         ));
                     }

@@ -1,8 +1,8 @@
 //! One flag: off, prerequisites, targets, rules, fallthrough.
 //!
-//! Nearly always each of them has a form of its own in the dialect. Where it has not (a prerequisite that does not exist or whose
-//! evaluation may end in an error, a target whose variation has no value, targets of several kinds in turn) the whole order is
-//! written out as rules, which say the same.
+//! Nearly always each of them has a form of its own in the dialect. Where it has not (a prerequisite that does not
+//! exist or whose evaluation may end in an error, a target whose variation has no value, targets of several kinds in
+//! turn) the whole order is written out as rules, which say the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -336,7 +336,11 @@ impl Reading {
             self.note(place, text);
         }
         if serving.experiment {
-            self.note(place, "an experiment: who gets which variant stays; its metrics, and who is left out of its analysis, do not come along");
+            self.note(
+                place,
+                "an experiment: who gets which variant stays; its metrics, and who is left out of its \
+                 analysis, do not come along",
+            );
         }
     }
 
@@ -432,8 +436,8 @@ fn describe(part: &Part<'_>, flag: &mut Value) -> Result<(), Left> {
     Ok(())
 }
 
-/// Variant names: the given ones if they are all there and all different, else `true` and `false` for truth values, else v0, v1 …
-/// A null has no name, for it is no value.
+/// Variant names: the given ones if they are all there and all different, else `true` and `false` for truth values,
+/// else v0, v1 … A null has no name, for it is no value.
 pub(super) fn names(values: &[&Value], given: &[Option<&str>]) -> Vec<Option<String>> {
     let wanted: Vec<String> = values
         .iter()

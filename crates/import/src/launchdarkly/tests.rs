@@ -491,6 +491,12 @@ fn an_environment_is_never_guessed() {
     expect!["/flags: expected an object of flags by key"].assert_eq(&error(&json!({"flags": []})));
     expect![[r#": neither SDK data ("flags", "segments", "flagValues") nor flags of the REST API"#]]
         .assert_eq(&error(&json!({"x": 1})));
+    expect!["/data/flags: expected an object of flags by key"]
+        .assert_eq(&error(&json!({"path": "/", "data": {"flags": 1}})));
+    let wrapped = json!({"path": "/", "data": flag(json!({"offVariation": 9}))});
+    world(&wrapped).notes(expect![[r#"
+        /data/flags/f/offVariation [info] there is no variation 9: clients get their code default, as with LaunchDarkly
+    "#]]);
     // One flag, one environment.
     let mut one = rest(None)["items"][0].clone();
     one["environments"].as_object_mut().unwrap().remove("test");
