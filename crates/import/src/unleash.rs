@@ -79,10 +79,13 @@ fn segments(
     let mut keys = BTreeMap::new();
     for (id, segment) in &source.segments {
         let named = segment.name.clone().filter(|name| !name.is_empty());
-        let key = match named {
+        let mut key = match named {
             Some(name) if !import.segments.contains_key(&name) => name,
             _ => format!("segment-{id}"),
         };
+        while import.segments.contains_key(&key) {
+            key.push('-');
+        }
         let compiled = segment.constraints.as_ref().map(|parts| condition::constraints(parts, import));
         let key = match compiled {
             None => None,
@@ -237,5 +240,7 @@ fn parents(
     satisfiable
 }
 
+#[cfg(test)]
+mod random_tests;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -276,7 +276,15 @@ impl<'a> Rest<'a> {
     fn read(whole: &Part<'a>) -> Result<Rest<'a>, Refusal> {
         let mut environments = BTreeMap::new();
         let mut names = BTreeSet::new();
+        let wanted = whole.text("environment")?;
+        let other = |part: &Part<'_>| -> Result<bool, Refusal> {
+            let own = part.text("environment")?;
+            Ok(own.is_some() && wanted.is_some() && own != wanted)
+        };
         for part in whole.parts("featureEnvironments")? {
+            if other(&part)? {
+                continue;
+            }
             let feature = part.text("featureName")?;
             let feature = feature.ok_or_else(|| Refusal::new(part.at("featureName"), "expected a name"))?;
             names.extend(part.text("environment")?.map(str::to_owned));
@@ -284,7 +292,7 @@ impl<'a> Rest<'a> {
         }
         if names.len() > 1 {
             let names: Vec<String> = names.into_iter().collect();
-            let text = format!("expected one environment, found {}; export one at a time", names.join(", "));
+            let text = format!("found the environments {}; name one of them", names.join(", "));
             return Err(Refusal::new("/featureEnvironments", text));
         }
         let mut links = Vec::new();
@@ -300,7 +308,13 @@ impl<'a> Rest<'a> {
                 dependencies.push((child.to_owned(), dependency));
             }
         }
-        Ok(Rest { strategies: whole.parts("featureStrategies")?, environments, links, dependencies })
+        let mut strategies = Vec::new();
+        for part in whole.parts("featureStrategies")? {
+            if !other(&part)? {
+                strategies.push(part);
+            }
+        }
+        Ok(Rest { strategies, environments, links, dependencies })
     }
 
     fn toggle(&self, part: &Part<'a>, import: &mut Import) -> Result<Option<Toggle<'a>>, Refusal> {

@@ -26,7 +26,7 @@ fn murmur3(data: &[u8], seed: u32) -> u32 {
 }
 
 /// 1 to `modulus`.
-fn normalized(group: &str, id: &str, modulus: u32, seed: u32) -> u32 {
+pub(crate) fn normalized(group: &str, id: &str, modulus: u32, seed: u32) -> u32 {
     murmur3(format!("{group}:{id}").as_bytes(), seed) % modulus + 1
 }
 
@@ -485,6 +485,8 @@ fn one_environment_of_the_export() {
     two["featureEnvironments"][1]["environment"] = json!("test");
     let error = unleash(&two).unwrap_err();
     assert_eq!(error.place, "/featureEnvironments");
+    two["environment"] = json!("production");
+    assert_eq!(World::of(two).variant(json!({"userId": "ann"})), Some(json!(1)));
 }
 
 #[test]
