@@ -277,7 +277,8 @@ impl<'a> Clauses<'a> {
             None => Reference::Key,
             Some(by) => Reference::parse(by, named_kind.is_none()),
         };
-        // Whatever has no place is in place 0, and so inside unless nobody is.
+        // Without a context of that kind nobody is inside. A unit that has no place is in place 0, and so inside unless
+        // nobody is.
         let (attr, no_place) = match by {
             Reference::Invalid => return Ok(found.and(Match::failure())),
             Reference::Key => (key_of(kind), NO),
@@ -288,20 +289,20 @@ impl<'a> Clauses<'a> {
                 (attribute(kind, &steps), no_place)
             }
             Reference::Kind | Reference::Anonymous | Reference::Nothing => {
-                return Ok(found.and(Match::sure(Value::Bool(weight > 0))));
+                return Ok(found.and(Match::sure(if weight > 0 { has_kind(kind) } else { NO })));
             }
         };
+        let without_place = if attr == key_of(kind) { NO } else { any([not(exists(&attr)), no_place]) };
         let inside = match weight {
             ..=0 => NO,
             100_001.. => YES,
             weight => any([
-                not(exists(&attr)),
-                no_place,
+                without_place,
                 json!({"bucket": {"ranges": [[0, weight]], "total": 100_000, "by": attr, "salt": salt,
                     "bucketing": "launchdarkly"}}),
             ]),
         };
-        Ok(found.and(Match::sure(inside)))
+        Ok(found.and(Match::sure(all([has_kind(kind), inside]))))
     }
 }
 

@@ -68,6 +68,8 @@ struct Prerequisites {
     /// Whether the list does not say it all.
     as_rules: bool,
     needs: BTreeSet<String>,
+    /// What a person should know, with the place.
+    remarks: Vec<(String, String)>,
 }
 
 impl<'a> Flags<'a> {
@@ -119,6 +121,9 @@ impl<'a> Flags<'a> {
         };
         let on = setting.bool("on")?;
         let prerequisites = self.prerequisites(key, setting, &off)?;
+        for (place, text) in &prerequisites.remarks {
+            read.note(place, text);
+        }
         let targets = targets(setting)?;
         let mut rules = Vec::new();
         for (n, rule) in setting.parts("rules")?.into_iter().enumerate() {
@@ -253,6 +258,11 @@ impl<'a> Flags<'a> {
             found.needs.insert(other.to_owned());
             let gives = |variants: Vec<&String>| json!({"flag": other, "variants": variants});
             if fails == Fails::Maybe {
+                let text = format!(
+                    "the prerequisite {other:?} is malformed for some users; they get the code default here too, as \
+                     with LaunchDarkly"
+                );
+                found.remarks.push((item.at("key"), text));
                 found.rules.push((not(gives(source.names.iter().flatten().collect())), Value::Null));
                 found.as_rules = true;
             }

@@ -375,6 +375,10 @@ fn segments() {
         assert_eq!(some.give("in", json!({"targetingKey": "cy", "plan": "gold", "team": team})) == "b", inside);
     }
     assert_eq!(some.give("in", json!({"targetingKey": "cy", "plan": "gold"})), "b");
+    // Without a context of the kind that is placed nobody is inside.
+    let by_org = world(&document(json!({"clauses": [clause], "weight": 100_000, "rolloutContextKind": "org"})));
+    assert_eq!(by_org.give("in", json!({"targetingKey": "cy", "plan": "gold", "org": {"key": "x"}})), "b");
+    assert_eq!(by_org.give("in", json!({"targetingKey": "cy", "plan": "gold"})), "a");
 }
 
 #[test]
