@@ -1,7 +1,7 @@
 //! GrowthBook: the payload that SDKs fetch (`{"features", "savedGroups", …}`), or its features alone.
 //!
-//! The JavaScript SDK counts, without a sticky bucket service. `id`, GrowthBook's usual unit, is the attribute `id`, or else the targeting
-//! key of OpenFeature.
+//! The JavaScript SDK counts, without a sticky bucket service. `id`, GrowthBook's usual unit, is the attribute `id`,
+//! or else the targeting key of OpenFeature.
 
 mod condition;
 mod feature;

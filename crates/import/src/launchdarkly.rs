@@ -1,8 +1,9 @@
 //! LaunchDarkly: the data that SDKs poll (also from a relay or an offline file), and the REST API's flags.
 //!
-//! SDK data is taken as the whole truth: a prerequisite or a segment that is not in it does not exist. A file from the REST API may
-//! hold only some of a project, so there a flag that needs what is missing is left out. Where LaunchDarkly's SDKs differ among each
-//! other, its Go SDK counts. `reference` says how an OpenFeature context maps to LaunchDarkly's kinds.
+//! SDK data is taken as the whole truth: a prerequisite or a segment that is not in it does not exist. A file from
+//! the REST API may hold only some of a project, so there a flag that needs what is missing is left out. Where
+//! LaunchDarkly's SDKs differ among each other, its Go SDK counts. `reference` says how an OpenFeature context maps
+//! to LaunchDarkly's kinds.
 
 mod clause;
 mod fields;
@@ -23,10 +24,22 @@ use clause::Clauses;
 use fields::{Left, Part};
 use flag::{Flags, Read, Source};
 
-/// Reads `{"flags", "segments", "flagValues"}` as SDKs poll it, or the REST API's `{"items": [flag…]}` or one flag. Of several
-/// environments the one that a top-level `environment` names is taken. Flags that cannot be carried over exactly are left out with a
-/// note.
+/// Reads `{"flags", "segments", "flagValues"}` as SDKs poll it, or the REST API's `{"items": [flag…]}` or one flag.
+/// Of several environments the one that a top-level `environment` names is taken. Flags that cannot be carried over
+/// exactly are left out with a note.
 pub fn launchdarkly(document: &Value) -> Result<Import, ImportError> {
+    // A relay's archive and the stream wrap the data.
+    let inner =
+        document.get("data").filter(|_| document.get("flags").is_none()).filter(|data| data.get("flags").is_some());
+    let Some(inner) = inner else { return read(document) };
+    let mut import = read(inner).map_err(|error| ImportError { place: format!("/data{}", error.place), ..error })?;
+    for note in &mut import.notes {
+        note.place.insert_str(0, "/data");
+    }
+    Ok(import)
+}
+
+fn read(document: &Value) -> Result<Import, ImportError> {
     let file = File::read(document)?;
     let mut import = Import::default();
     for left in &file.left {
@@ -72,6 +85,9 @@ pub fn launchdarkly(document: &Value) -> Result<Import, ImportError> {
             Err(left) => import.note(left.place, Weight::LeftOut, format!("flag {key:?}: {}", left.text)),
         }
     }
+    for (place, text) in clauses.remarks.take() {
+        import.note(place, Weight::Differs, text);
+    }
     for key in file.flags.iter().filter(|(_, source)| source.gone).map(|(key, _)| key) {
         let place = &file.flags[key].part.place;
         import.note(place, Weight::Info, format!("flag {key:?} is archived or deleted: SDKs do not know it"));
@@ -99,7 +115,10 @@ fn segments(clauses: &Clauses<'_>, import: &mut Import) {
             Ok(None) => import.note(
                 format!("/segments/{}", form::escape(key)),
                 Weight::Info,
-                format!("segment {key:?} leads back to itself or has a broken attribute reference; it is written into the rules that use it"),
+                format!(
+                    "segment {key:?} leads back to itself or has a broken attribute reference; it is written into \
+                     the rules that use it"
+                ),
             ),
             Err(left) => import.note(left.place, Weight::LeftOut, format!("segment {key:?}: {}", left.text)),
         }
@@ -245,7 +264,8 @@ impl<'a> File<'a> {
             }
         }
         for (n, _) in values.iter().enumerate().filter(|(_, value)| value.is_null()) {
-            let text = "a variation without a value: who gets it gets the code default, as OpenFeature clients of LaunchDarkly do";
+            let text = "a variation without a value: who gets it gets the code default, as OpenFeature clients of \
+                 LaunchDarkly do";
             self.remarks.push((format!("{}/{n}", part.at("variations")), text.to_owned()));
         }
         let names = flag::names(&values, &given);
@@ -329,7 +349,8 @@ fn collect_kinds(value: &Value, kinds: &mut BTreeSet<String>, depth: usize) {
                     value => collect_kinds(value, kinds, depth + 1),
                 }
             }
-            if map.get("attribute").and_then(Value::as_str) == Some("kind") {
+            let says = |name: &str, text: &str| map.get(name).and_then(Value::as_str) == Some(text);
+            if says("attribute", "kind") && says("op", "in") {
                 let values = map.get("values").and_then(Value::as_array);
                 kinds.extend(values.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
             }

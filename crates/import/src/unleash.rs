@@ -29,7 +29,11 @@ use source::{Source, Toggle};
 /// Reads Unleash's client features document or its export.
 pub fn unleash(document: &Value) -> Result<Import, ImportError> {
     let mut import = Import::default();
-    let source = Source::read(document, &mut import)?;
+    let assembled = source::assembled(document)?;
+    if assembled.is_some() {
+        import.note("/events", Weight::Info, "places below are those of the document that the events add up to");
+    }
+    let source = Source::read(assembled.as_ref().unwrap_or(document), &mut import)?;
     let mut places = BTreeMap::new();
     let segments = segments(&source, &mut import, &mut places);
     let mut drawn = BTreeSet::new();
@@ -75,10 +79,13 @@ fn segments(
     let mut keys = BTreeMap::new();
     for (id, segment) in &source.segments {
         let named = segment.name.clone().filter(|name| !name.is_empty());
-        let key = match named {
+        let mut key = match named {
             Some(name) if !import.segments.contains_key(&name) => name,
             _ => format!("segment-{id}"),
         };
+        while import.segments.contains_key(&key) {
+            key.push('-');
+        }
         let compiled = segment.constraints.as_ref().map(|parts| condition::constraints(parts, import));
         let key = match compiled {
             None => None,
@@ -123,7 +130,7 @@ fn flags<'a>(
     let parents = parents(toggle, source, &mut prerequisites, &mut rules, import);
     flag.insert("on".into(), json!(toggle.enabled && parents));
     for (strategy, made) in toggle.strategies.iter().zip(&compiled) {
-        rules.extend(rule(&strategy.name, made));
+        rules.extend(rule(strategy.label(), made));
     }
     flag.insert("fallthrough".into(), json!(if toggle.strategies.is_empty() { "on" } else { "off" }));
     if !prerequisites.is_empty() {
@@ -233,5 +240,7 @@ fn parents(
     satisfiable
 }
 
+#[cfg(test)]
+mod random_tests;
 #[cfg(test)]
 pub(crate) mod tests;

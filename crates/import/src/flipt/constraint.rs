@@ -16,7 +16,8 @@ const SOME: &str = "(?s).";
 pub(super) fn condition(part: &Part<'_>, import: &mut Import) -> Result<Value, Refusal> {
     let kind = part.text("type")?.unwrap_or("");
     let property = part.value("property").and_then(scalar).unwrap_or_default();
-    let operator = part.text("operator")?.unwrap_or("").to_lowercase();
+    // YAML may read the operators `true` and `false` as truth values.
+    let operator = part.value("operator").and_then(scalar).unwrap_or_default().to_lowercase();
     let value = part.value("value").and_then(scalar).unwrap_or_default();
     let attribute =
         if kind == "ENTITY_ID_COMPARISON_TYPE" { "targetingKey".to_owned() } else { flat_attribute(&property) };

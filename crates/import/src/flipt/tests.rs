@@ -172,7 +172,7 @@ fn operators() {
             vec![json!("false"), json!("yes"), n.clone()],
         ),
         (
-            constraint("BOOLEAN", "false", ""),
+            json!({"type": "BOOLEAN_COMPARISON_TYPE", "property": "p", "operator": false}),
             vec![json!("F"), json!(false)],
             vec![json!("true"), json!("no"), n.clone()],
         ),

@@ -156,8 +156,15 @@ impl End {
 
 fn time(part: &Part<'_>, name: &str) -> Result<Option<Timestamp>, Refusal> {
     let Some(text) = part.text(name)? else { return Ok(None) };
-    let at = || Refusal::new(part.at(name), format!("{text:?} is not a time; expected one like 2026-12-01T00:00:00Z"));
-    Timestamp::parse(text).map(Some).map_err(|_| at())
+    // YAML's other forms of a time: a date alone, and a time without an offset, which is in UTC.
+    let forms = [text.to_owned(), format!("{text}T00:00:00Z"), format!("{}Z", text.replacen(' ', "T", 1))];
+    match forms.iter().find_map(|form| Timestamp::parse(form).ok()) {
+        Some(time) => Ok(Some(time)),
+        None => {
+            let text = format!("{text:?} is not a time; expected one like 2026-12-01T00:00:00Z");
+            Err(Refusal::new(part.at(name), text))
+        }
+    }
 }
 
 fn variations(part: &Part<'_>) -> Result<Vec<(String, Value)>, Refusal> {

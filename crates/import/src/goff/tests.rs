@@ -244,8 +244,8 @@ fn scheduled_steps_change_what_holds() {
         "targeting": [{"name": "beta", "query": "a eq 1", "percentage": {"a": 0, "b": 100}}],
         "scheduledRollout": [
             {"date": "2026-12-02T00:00:00Z", "targeting": [{"name": "beta", "percentage": {"a": 100, "b": 0}}, {"name": "new", "query": "a eq 2", "variation": "c"}]},
-            {"date": "2026-12-03T00:00:00Z", "defaultRule": {"variation": "b"}},
-            {"date": "2026-12-04T00:00:00Z", "disable": true}]})));
+            {"date": "2026-12-03", "defaultRule": {"variation": "b"}},
+            {"date": "2026-12-04 00:00:00", "disable": true}]})));
     for (now, one, two, other) in [
         ("2026-12-01T00:00:00Z", Some("b"), Some("a"), Some("a")),
         ("2026-12-02T00:00:00Z", Some("a"), Some("c"), Some("a")),

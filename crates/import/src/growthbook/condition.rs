@@ -1,8 +1,8 @@
 //! GrowthBook's conditions, in the style of MongoDB, with the meaning that GrowthBook's JavaScript SDK gives them.
 //!
-//! An attribute that is absent is null, and JavaScript compares null: it is less than 1, equal to 0 as a number, and its text is
-//! `null`. So most operators have here a form of their own beside the plain one. Inside lists (`$elemMatch`, `$all`, `$size`) only
-//! JSONLogic can look; `logic` has those.
+//! An attribute that is absent is null, and JavaScript compares null: it is less than 1, equal to 0 as a number, and
+//! its text is `null`. So most operators have here a form of their own beside the plain one. Inside lists
+//! (`$elemMatch`, `$all`, `$size`) only JSONLogic can look; `logic` has those.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -194,7 +194,9 @@ impl<'a> Conditions<'a> {
             whole => {
                 if has_order(whole) {
                     self.remarks.borrow_mut().push(
-                        "compares an object; GrowthBook also asks for the same order of its keys, here the order does not matter".to_owned(),
+                        "compares an object; GrowthBook also asks for the same order of its keys, here the order does \
+                             not matter"
+                            .to_owned(),
                     );
                 }
                 Ok(equals(vec![whole.clone()]))

@@ -32,7 +32,8 @@ fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Changes each document some hundred times and reads it: no panic, an error has a place, and the dialect takes what was read.
+/// Changes each document some hundred times and reads it: no panic, an error has a place, and the dialect takes what
+/// was read.
 pub(crate) fn check(documents: &[Value], read: impl Fn(&Value) -> Result<Import, ImportError>) {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_124);
     println!("SEED={seed}");

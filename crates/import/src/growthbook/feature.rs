@@ -11,6 +11,9 @@ use super::unit::{bucket, filter_condition, hashing, list, range, text};
 use crate::launchdarkly::form::{self, NO, YES, all, any, not};
 use crate::{Note, Weight};
 
+/// Signs of a rule's name.
+const NAME_MAX: usize = 160;
+
 /// For whom, and the weights.
 type Weighted = (Value, Option<Vec<f64>>);
 
@@ -130,6 +133,15 @@ fn name(value: &Value) -> Option<String> {
     }
 }
 
+/// A condition as text, so that a rule can be recognised.
+fn shortened(condition: &Map<String, Value>) -> String {
+    let text = Value::Object(condition.clone()).to_string();
+    match text.char_indices().nth(NAME_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 /// All features of a file.
 #[derive(Debug)]
 pub(super) struct Features<'a> {
@@ -143,6 +155,9 @@ pub(super) struct Reading<'a> {
     source: &'a Source<'a>,
     key: &'a str,
     pub(super) place: String,
+    /// GrowthBook's id of the rule, and what it asks, as GrowthBook writes it.
+    rule: (Option<String>, Option<String>),
+    ids: BTreeSet<String>,
     rules: Vec<Value>,
     notes: Vec<Note>,
     needs: BTreeSet<String>,
@@ -154,10 +169,23 @@ impl Reading<'_> {
     }
 
     fn rule(&mut self, when: Value, serve: Value) {
-        if when != NO {
-            let id = format!("rule-{}", self.rules.len() + 1);
-            self.rules.push(json!({"id": id, "when": when, "serve": serve}));
+        if when == NO {
+            return;
         }
+        let (id, name) = &self.rule;
+        let id = id.clone().unwrap_or_else(|| format!("rule-{}", self.rules.len() + 1));
+        let mut unique = id.clone();
+        for n in 2.. {
+            if self.ids.insert(unique.clone()) {
+                break;
+            }
+            unique = format!("{id}-{n}");
+        }
+        let mut rule = json!({"id": unique, "when": when, "serve": serve});
+        if let Some(name) = name {
+            rule["name"] = json!(name);
+        }
+        self.rules.push(rule);
     }
 
     /// The variant; null for null, and for what is of another type.
@@ -165,7 +193,8 @@ impl Reading<'_> {
         let name = self.source.name(value).map(str::to_owned);
         if name.is_none() && !value.is_null() {
             let text = format!(
-                "feature {:?}: {value} is of another type than the rest; who had it gets the code default, as typed clients do",
+                "feature {:?}: {value} is of another type than the rest; who had it gets the code default, as typed \
+                     clients do",
                 self.key
             );
             self.note(Weight::Differs, text);
@@ -180,12 +209,17 @@ impl<'a> Features<'a> {
             source,
             key,
             place: source.place.clone(),
+            rule: (None, None),
+            ids: BTreeSet::new(),
             rules: Vec::new(),
             notes: Vec::new(),
             needs: BTreeSet::new(),
         };
         for (n, rule) in source.rules.iter().enumerate() {
             reading.place = format!("{}/rules/{n}", source.place);
+            let id = rule.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
+            let asked = rule.get("condition").and_then(Value::as_object).filter(|condition| !condition.is_empty());
+            reading.rule = (id.map(str::to_owned), asked.map(shortened));
             if !self.rule(rule, &mut reading)? {
                 break;
             }
@@ -323,13 +357,19 @@ impl<'a> Features<'a> {
         };
         reading.note(
             Weight::Info,
-            format!("experiment {key:?}: who gets which value stays; its tracking key, its metrics and its results do not come along"),
+            format!(
+                "experiment {key:?}: who gets which value stays; its tracking key, its metrics and its results do \
+                 not come along"
+            ),
         );
         let min_version = rule.get("minBucketVersion").and_then(Value::as_f64).unwrap_or(0.0);
         if min_version > 0.0 {
             reading.note(
                 Weight::Differs,
-                format!("experiment {key:?} shuts out who was assigned before bucket version {min_version}; sticky buckets do not come along, so they are assigned anew"),
+                format!(
+                    "experiment {key:?} shuts out who was assigned before bucket version {min_version}; sticky \
+                     buckets do not come along, so they are assigned anew"
+                ),
             );
         }
         let empty = Vec::new();
@@ -353,7 +393,8 @@ impl<'a> Features<'a> {
         Ok(())
     }
 
-    /// The weights, and for whom. A contextual bandit has some for each group of users; they are those of the moment of export.
+    /// The weights, and for whom. A contextual bandit has some for each group of users; they are those of the moment
+    /// of export.
     fn bandit(
         &self,
         rule: &Map<String, Value>,
@@ -365,7 +406,10 @@ impl<'a> Features<'a> {
         };
         reading.note(
             Weight::Differs,
-            format!("contextual bandit {name:?}: the weights stay what they were at the export; GrowthBook goes on changing them"),
+            format!(
+                "contextual bandit {name:?}: the weights stay what they were at the export; GrowthBook goes on \
+                 changing them"
+            ),
         );
         let leaves = self.bandits.and_then(|bandits| bandits.get(name)?.get("contexts")?.as_array());
         let mut found = Vec::new();
@@ -440,7 +484,8 @@ impl<'a> Features<'a> {
         Ok(not(gives(failing)))
     }
 
-    /// Whether evaluating the feature, asked for by those in `chain`, ends in a circle; none if it takes too long to tell.
+    /// Whether evaluating the feature, asked for by those in `chain`, ends in a circle; none if it takes too long to
+    /// tell.
     fn circle(&self, id: &str, chain: &mut Vec<String>, steps: &mut usize) -> Option<Circle> {
         *steps += 1;
         if *steps > 10_000 {

@@ -1,5 +1,5 @@
-//! GrowthBook's conditions as JSONLogic: for elements of lists and lengths of lists, where the dialect's own conditions do not look,
-//! and for comparisons that JavaScript makes of values of different types.
+//! GrowthBook's conditions as JSONLogic: for elements of lists and lengths of lists, where the dialect's own
+//! conditions do not look, and for comparisons that JavaScript makes of values of different types.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,8 @@ fn element() -> Value {
     json!({"var": ""})
 }
 
-/// It is a list. Only a list of something makes `map` give something, and only an empty one has an empty text without being it.
+/// It is a list. Only a list of something makes `map` give something, and only an empty one has an empty text without
+/// being it.
 pub(super) fn is_list(v: &Value) -> Value {
     let empty = json!({"and": [{"===": [{"cat": [v]}, ""]}, {"!==": [v, ""]}]});
     json!({"or": [{"!!": [{"map": [v, true]}]}, empty]})
@@ -145,7 +146,12 @@ pub(super) fn operator(
                 "$gt" => ">",
                 _ => ">=",
             };
-            json!({ sign: [v, expected] })
+            if !expected.is_string() {
+                return Ok(json!({ sign: [v, expected] }));
+            }
+            // Lists and objects are compared by their text, the rest as JSONLogic does.
+            let plain = json!({"or": [is_number(v), negate(present(v)), {"in": [v, [true, false]]}]});
+            json!({"if": [plain, { sign: [v, expected] }, { sign: [{"cat": [v]}, expected] }]})
         }
         "$exists" => {
             if truthy(expected) {

@@ -1,8 +1,9 @@
-//! Regular expressions of other engines, said in the dialect's (that of Rust's `regex`), which reads some signs otherwise: `\d` and
-//! its like mean ASCII there, a `.` stops at other line ends, and inside a class `[`, `&` and `~` are plain signs.
+//! Regular expressions of other engines, said in the dialect's (that of Rust's `regex`), which reads some signs
+//! otherwise: `\d` and its like mean ASCII there, a `.` stops at other line ends, and inside a class `[`, `&` and `~`
+//! are plain signs.
 //!
-//! What the dialect has no form for (look-around, back references) is [`Untranslatable::Unsupported`], what no engine reads
-//! [`Untranslatable::Broken`].
+//! What the dialect has no form for (look-around, back references) is [`Untranslatable::Unsupported`], what no engine
+//! reads [`Untranslatable::Broken`].
 
 use serde_json::json;
 
@@ -38,7 +39,8 @@ const BROKEN: [&str; 6] = [
 
 /// The expression in the dialect's form, tried.
 pub(crate) fn translate(text: &str, engine: Engine, ignore_case: bool) -> Result<String, Untranslatable> {
-    let translated = Translation { rest: text.chars().peekable(), out: String::new(), engine }.run()?;
+    let translation = Translation { rest: text.chars().peekable(), out: String::new(), engine, last: Piece::Nothing };
+    let translated = translation.run()?;
     let translated = if ignore_case { format!("(?i){translated}") } else { translated };
     match form::refusal(&json!({"attr": "text", "op": "matches", "values": [translated]})) {
         None => Ok(translated),
@@ -47,26 +49,61 @@ pub(crate) fn translate(text: &str, engine: Engine, ignore_case: bool) -> Result
     }
 }
 
+/// What stands before a sign, for signs that repeat it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece {
+    Nothing,
+    /// A place: a beginning, an end, the edge of a word.
+    Place,
+    Sign,
+    Repeated,
+    Lazy,
+}
+
 struct Translation<'a> {
     rest: std::iter::Peekable<std::str::Chars<'a>>,
     out: String,
     engine: Engine,
+    last: Piece,
 }
 
 impl Translation<'_> {
     fn run(mut self) -> Result<String, Untranslatable> {
         while let Some(c) = self.rest.next() {
+            let before = std::mem::replace(&mut self.last, Piece::Sign);
             match c {
                 '\\' => self.escape()?,
                 '[' => self.class()?,
                 '(' => self.group()?,
-                '{' => self.brace(),
+                '{' => self.brace(before)?,
+                '*' | '+' | '?' => {
+                    self.repeats(c, before)?;
+                    self.out.push(c);
+                }
                 '}' | ']' => self.out.extend(['\\', c]),
                 '.' if self.engine == Engine::JavaScript => self.out.push_str("[^\\n\\r\\u{2028}\\u{2029}]"),
-                c => self.out.push(c),
+                c => {
+                    self.out.push(c);
+                    self.last = match c {
+                        '^' | '$' => Piece::Place,
+                        '|' => Piece::Nothing,
+                        _ => Piece::Sign,
+                    };
+                }
             }
         }
         Ok(self.out)
+    }
+
+    /// Whether `c` can repeat what stands before it. Rust repeats what is repeated, and places; others do not.
+    fn repeats(&mut self, c: char, before: Piece) -> Result<(), Untranslatable> {
+        self.last = match before {
+            Piece::Sign => Piece::Repeated,
+            Piece::Place if self.engine == Engine::Go => Piece::Repeated,
+            Piece::Repeated if c == '?' => Piece::Lazy,
+            _ => return Err(Untranslatable::Broken),
+        };
+        Ok(())
     }
 
     /// What `\s` stands for, to be put into a class.
@@ -74,7 +111,8 @@ impl Translation<'_> {
         match self.engine {
             Engine::Go => "\\t\\n\\x0c\\r ",
             Engine::JavaScript => {
-                "\\t\\n\\x0b\\x0c\\r \\u{a0}\\u{1680}\\u{2000}-\\u{200a}\\u{2028}\\u{2029}\\u{202f}\\u{205f}\\u{3000}\\u{feff}"
+                "\\t\\n\\x0b\\x0c\\r \
+                     \\u{a0}\\u{1680}\\u{2000}-\\u{200a}\\u{2028}\\u{2029}\\u{202f}\\u{205f}\\u{3000}\\u{feff}"
             }
         }
     }
@@ -97,7 +135,10 @@ impl Translation<'_> {
             return Ok(());
         }
         match c {
-            'b' => self.out.push_str("(?-u:\\b)"),
+            'b' | 'B' => {
+                self.out.push_str(if c == 'b' { "(?-u:\\b)" } else { "(?-u:\\B)" });
+                self.last = Piece::Place;
+            }
             '1'..='9' => return Err(Untranslatable::Unsupported),
             '0' if self.engine == Engine::JavaScript => self.out.push_str("\\x00"),
             'Q' if self.engine == Engine::Go => self.quoted(),
@@ -129,21 +170,33 @@ impl Translation<'_> {
             return Err(Untranslatable::Unsupported);
         }
         self.out.push('(');
+        self.last = Piece::Nothing;
+        if self.rest.peek() == Some(&'?') {
+            // Its name or its flags.
+            for c in self.rest.by_ref() {
+                self.out.push(c);
+                if matches!(c, ':' | '>' | ')') {
+                    break;
+                }
+            }
+        }
         Ok(())
     }
 
     /// A brace that repeats nothing is a plain sign.
-    fn brace(&mut self) {
+    fn brace(&mut self, before: Piece) -> Result<(), Untranslatable> {
         let inside: String = self.rest.clone().take_while(|c| *c != '}').collect();
         let closed = self.rest.clone().nth(inside.chars().count()) == Some('}');
         let (least, most) = inside.split_once(',').unwrap_or((&inside, ""));
         let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
         if closed && !least.is_empty() && digits(least) && digits(most) {
+            self.repeats('{', before)?;
             self.out.push_str(&format!("{{{inside}}}"));
             self.rest.nth(inside.chars().count());
         } else {
             self.out.push_str("\\{");
         }
+        Ok(())
     }
 
     fn class(&mut self) -> Result<(), Untranslatable> {

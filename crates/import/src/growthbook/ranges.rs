@@ -3,8 +3,8 @@
 /// A part of hash space: `from ≤ place < below`.
 pub(super) type Range = (f64, f64);
 
-/// Weights that follow each other; of each only the first part that `coverage` says. Weights that are not one for each variation, or do
-/// not add up to one, become equal.
+/// Weights that follow each other; of each only the first part that `coverage` says. Weights that are not one for
+/// each variation, or do not add up to one, become equal.
 pub(super) fn of_weights(variations: usize, coverage: f64, weights: Option<&[f64]>) -> Vec<Range> {
     let coverage = coverage.clamp(0.0, 1.0);
     let equal = || vec![1.0 / variations as f64; variations];

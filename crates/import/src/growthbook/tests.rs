@@ -194,6 +194,8 @@ fn every_operator() {
         (json!({"a": {"$lt": 5}}), json!({"a": "4"}), true),
         (json!({"a": {"$gt": "b"}}), json!({"a": "c"}), true),
         (json!({"a": {"$gt": "b"}}), json!({}), false),
+        (json!({"a": {"$gt": "b"}}), json!({"a": ["c"]}), true),
+        (json!({"a": {"$gt": "4"}}), json!({"a": 5}), true),
         (json!({"a": {"$gte": 1, "$lte": 2}}), json!({"a": 2}), true),
         (json!({"a": {"$exists": true}}), json!({"a": null}), false),
         (json!({"a": {"$exists": false}}), json!({}), true),
@@ -235,6 +237,12 @@ fn every_operator() {
         (json!({"a": {"$not": {"$regex": "("}}}), json!({"a": "("}), true),
         (json!({"a": {"$regex": "^\\d$"}}), json!({"a": "\u{661}"}), false),
         (json!({"a": {"$regex": "a{,2}[[&&b]"}}), json!({"a": "a{,2}&"}), true),
+        (json!({"a": {"$regex": "^*"}}), json!({"a": "x"}), false),
+        (json!({"a": {"$regex": "x**"}}), json!({"a": "x"}), false),
+        (json!({"a": {"$regex": "(?<n>x)+?y\\B"}}), json!({"a": "xxyz"}), true),
+        (json!({"a": {"$regex": "y\\B"}}), json!({"a": "y\u{e9}"}), false),
+        (json!({"a": {"$regex": "^.$"}}), json!({"a": "\r"}), false),
+        (json!({"a": {"$regex": "^[^]\\s$"}}), json!({"a": "\n\u{a0}"}), true),
         (json!({"a": {"$regexi": "^ab"}}), json!({"a": "ABC"}), true),
         (json!({"a": {"$type": "array"}}), json!({"a": []}), true),
         (json!({"a": {"$type": "object"}}), json!({"a": {}}), true),
@@ -346,6 +354,61 @@ fn prerequisites() {
     }
     assert_eq!(world.give("orphan", json!({})), 1);
     assert_eq!(world.give("round-1", json!({})), Value::Null);
+}
+
+#[test]
+fn a_rule_can_be_recognised() {
+    let rule = json!({"id": "fr_1", "condition": {"country": "US", "age": {"$gte": 18}}, "force": 2, "coverage": 0.5});
+    let world = world(&json!({"features": {"f": {"defaultValue": 1, "rules": [rule, rule]}}}));
+    let rules = serde_json::to_string_pretty(&world.import.flags["f"]["rules"][0]).unwrap();
+    expect![[r#"
+        {
+          "id": "fr_1",
+          "name": "{\"age\":{\"$gte\":18},\"country\":\"US\"}",
+          "serve": {
+            "split": {
+              "bucketing": "growthbook-1",
+              "by": [
+                "id",
+                "targetingKey"
+              ],
+              "ranges": [
+                [
+                  "2",
+                  0.0,
+                  0.5000000000000001
+                ]
+              ],
+              "salt": "f"
+            }
+          },
+          "when": {
+            "all": [
+              {
+                "logic": {
+                  ">=": [
+                    {
+                      "var": "age"
+                    },
+                    18
+                  ]
+                }
+              },
+              {
+                "attr": "country",
+                "op": "equals",
+                "values": [
+                  "US",
+                  [
+                    "US"
+                  ]
+                ]
+              }
+            ]
+          }
+        }"#]]
+    .assert_eq(&rules);
+    assert_eq!(world.import.flags["f"]["rules"][1]["id"], "fr_1-2");
 }
 
 #[test]

@@ -66,11 +66,20 @@ pub(super) fn hashing(rule: &Map<String, Value>, seed: &str, reading: &mut Readi
         by.extend(units(fallback));
         reading.note(
             Weight::Differs,
-            format!("who has no {name:?} is placed by {fallback:?}, as with sticky bucketing; without it GrowthBook skips the rule for them. Stored sticky buckets do not come along"),
+            format!(
+                "who has no {name:?} is placed by {fallback:?}, as with sticky bucketing; without it GrowthBook \
+                 skips the rule for them. Stored sticky buckets do not come along"
+            ),
         );
     }
     if !seed.is_ascii() {
-        reading.note(Weight::Differs, format!("the seed {seed:?} is not ASCII; GrowthBook's JavaScript SDK hashes it otherwise than its other SDKs, which count here"));
+        reading.note(
+            Weight::Differs,
+            format!(
+                "the seed {seed:?} is not ASCII; GrowthBook's JavaScript SDK hashes it \
+             otherwise than its other SDKs, which count here"
+            ),
+        );
     }
     let Some(bucketing) = generation(rule.get("hashVersion"), 1) else { return Ok(None) };
     let by = if by.len() == 1 { by.remove(0) } else { Value::Array(by) };

@@ -1,9 +1,10 @@
 //! GrowthBook's order of versions, as regular expressions.
 //!
-//! GrowthBook turns a version into text that sorts: it drops a leading `v` and everything from a `+` on, cuts at dots and hyphens, adds
-//! `~` if that makes three parts, pads numbers with blanks to five signs and joins the parts with hyphens. That is semantic
-//! versioning for whole versions; but `1.2` is less than `1.2.0`, there may be any number of parts, and nothing at all is version 0.
-//! So "less than 1.2.3" is a regular expression over the attribute's text: the same parts up to one that is less.
+//! GrowthBook turns a version into text that sorts: it drops a leading `v` and everything from a `+` on, cuts at dots
+//! and hyphens, adds `~` if that makes three parts, pads numbers with blanks to five signs and joins the parts with
+//! hyphens. That is semantic versioning for whole versions; but `1.2` is less than `1.2.0`, there may be any number
+//! of parts, and nothing at all is version 0. So "less than 1.2.3" is a regular expression over the attribute's text:
+//! the same parts up to one that is less.
 
 use serde_json::{Value, json};
 
@@ -18,7 +19,8 @@ const SIGN: &str = "[^-.+]";
 /// Between parts.
 const CUT: &str = "[-.]";
 
-/// Which versions match `op` (`$veq`, `$vlt` …) with `expected`; none if its parts have signs whose order is not provided for.
+/// Which versions match `op` (`$veq`, `$vlt` …) with `expected`; none if its parts have signs whose order is not
+/// provided for.
 pub(super) fn compare(operand: &Operand, op: &str, expected: &Value) -> Option<Value> {
     let version = Version::read(expected)?;
     let (less, equal) = (version.less(), version.equal());
@@ -107,13 +109,20 @@ fn lesser(part: &str) -> String {
     let mut ways = Vec::new();
     if number {
         // Blanks sort before digits, so of two numbers the shorter is less.
-        if part.len() > 1 {
-            ways.push(format!("[0-9]{{1,{}}}", part.len() - 1));
+        match part.len() {
+            1 => {}
+            2 => ways.push("[0-9]".to_owned()),
+            len => ways.push(format!("[0-9]{{1,{}}}", len - 1)),
         }
         for (n, digit) in part.bytes().enumerate().filter(|(_, digit)| *digit > b'0') {
-            let rest = part.len() - n - 1;
-            let rest = if part.len() == PADDED { format!("{{{rest},}}") } else { format!("{{{rest}}}") };
-            ways.push(format!("{}[0-{}][0-9]{rest}", &part[..n], char::from(digit - 1)));
+            let rest = match part.len() - n - 1 {
+                rest if part.len() == PADDED => format!("[0-9]{{{rest},}}"),
+                0 => String::new(),
+                1 => "[0-9]".to_owned(),
+                rest => format!("[0-9]{{{rest}}}"),
+            };
+            let below = if digit == b'1' { "0".to_owned() } else { format!("[0-{}]", char::from(digit - 1)) };
+            ways.push(format!("{}{below}{rest}", &part[..n]));
         }
     } else {
         // A padded number begins with a blank. Five digits do not, and count as text.

@@ -1,8 +1,8 @@
 //! Clauses and segments, as conditions.
 //!
-//! A clause whose attribute reference is broken, or a segment that leads back to itself, is an error in LaunchDarkly once it is
-//! reached, and the whole flag gives the code default. So every piece carries beside the condition for "it matches" the condition
-//! for "it fails"; nearly always that is `false`.
+//! A clause whose attribute reference is broken, or a segment that leads back to itself, is an error in LaunchDarkly
+//! once it is reached, and the whole flag gives the code default. So every piece carries beside the condition for "it
+//! matches" the condition for "it fails"; nearly always that is `false`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -94,13 +94,15 @@ pub(super) struct Clauses<'a> {
     /// Whether a segment can stand by itself.
     plain: RefCell<HashMap<String, Result<bool, Left>>>,
     written_out: Cell<usize>,
+    /// Where some users may be served otherwise, and why.
+    pub(super) remarks: RefCell<BTreeMap<String, String>>,
 }
 
 impl<'a> Clauses<'a> {
     pub(super) fn new(segments: BTreeMap<String, Part<'a>>, whole: bool, kinds: BTreeSet<String>) -> Clauses<'a> {
         let circular = segments.keys().filter(|key| leads_back(key, &segments)).cloned().collect();
-        let (plain, written_out) = (RefCell::default(), Cell::new(0));
-        Clauses { segments, circular, whole, kinds, plain, written_out }
+        let (plain, written_out, remarks) = Default::default();
+        Clauses { segments, circular, whole, kinds, plain, written_out, remarks }
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &String> {
@@ -157,6 +159,11 @@ impl<'a> Clauses<'a> {
             "in" => text.collect(),
             // Only of kinds that the file names can it be known whether the context has them.
             _ => {
+                let text = format!(
+                    "asks {op} of the kinds of the context; only kinds that the file names are known: {}",
+                    self.kinds.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+                );
+                self.remarks.borrow_mut().insert(place.to_owned(), text);
                 let matching = comparison(&json!("kind"), op, values, place)?;
                 self.kinds.iter().map(String::as_str).filter(|k| form::holds(&matching, json!({"kind": k}))).collect()
             }
@@ -223,7 +230,8 @@ impl<'a> Clauses<'a> {
 
     fn content(&self, key: &str, part: &Part<'_>, chain: &[&str]) -> Result<Content, Left> {
         if part.bool("unbounded")? {
-            let text = "a big segment: its members are not in LaunchDarkly's data; list them under include, or describe them by rules";
+            let text = "a big segment: its members are not in LaunchDarkly's data; list them under include, or \
+                 describe them by rules";
             return Err(Left::new(part.at("unbounded"), text));
         }
         let owned = |keys: Vec<&str>| keys.into_iter().map(str::to_owned).collect::<Vec<_>>();
@@ -269,7 +277,8 @@ impl<'a> Clauses<'a> {
             None => Reference::Key,
             Some(by) => Reference::parse(by, named_kind.is_none()),
         };
-        // Whatever has no place is in place 0, and so inside unless nobody is.
+        // Without a context of that kind nobody is inside. A unit that has no place is in place 0, and so inside unless
+        // nobody is.
         let (attr, no_place) = match by {
             Reference::Invalid => return Ok(found.and(Match::failure())),
             Reference::Key => (key_of(kind), NO),
@@ -280,20 +289,20 @@ impl<'a> Clauses<'a> {
                 (attribute(kind, &steps), no_place)
             }
             Reference::Kind | Reference::Anonymous | Reference::Nothing => {
-                return Ok(found.and(Match::sure(Value::Bool(weight > 0))));
+                return Ok(found.and(Match::sure(if weight > 0 { has_kind(kind) } else { NO })));
             }
         };
+        let without_place = if attr == key_of(kind) { NO } else { any([not(exists(&attr)), no_place]) };
         let inside = match weight {
             ..=0 => NO,
             100_001.. => YES,
             weight => any([
-                not(exists(&attr)),
-                no_place,
+                without_place,
                 json!({"bucket": {"ranges": [[0, weight]], "total": 100_000, "by": attr, "salt": salt,
                     "bucketing": "launchdarkly"}}),
             ]),
         };
-        Ok(found.and(Match::sure(inside)))
+        Ok(found.and(Match::sure(all([has_kind(kind), inside]))))
     }
 }
 
@@ -327,7 +336,8 @@ fn negated(attr: &Value, matches: Value) -> Value {
     all([exists(attr), not(matches)])
 }
 
-/// The attribute compares with at least one of the values. Values of a kind that the operator cannot compare never match.
+/// The attribute compares with at least one of the values. Values of a kind that the operator cannot compare never
+/// match.
 fn comparison(attr: &Value, op: &str, values: &[Value], place: &str) -> Result<Value, Left> {
     let kept = |fits: &dyn Fn(&Value) -> bool| values.iter().filter(|v| fits(v)).cloned().collect::<Vec<Value>>();
     let scalar = |v: &Value| v.is_string() || v.is_number() || v.is_boolean();
@@ -352,7 +362,8 @@ fn comparison(attr: &Value, op: &str, values: &[Value], place: &str) -> Result<V
                         return Err(Left::new(
                             place,
                             format!(
-                                "the regular expression {value:?} has no form here, and LaunchDarkly's SDKs read it differently"
+                                "the regular expression {value:?} has no form here, and LaunchDarkly's SDKs read it \
+                                     differently"
                             ),
                         ));
                     }
@@ -375,14 +386,27 @@ fn versions(attr: &Value, op: &str, values: Vec<Value>) -> Value {
     all([compare(attr, op, values), compare(attr, "matches", vec![json!(version())])])
 }
 
-/// RFC 3339, or milliseconds since 1970.
+/// RFC 3339 as LaunchDarkly reads it, or milliseconds since 1970. What is no date all the same, the dialect refuses.
 fn is_time(value: &Value) -> bool {
-    let shape = json!({"attr": "t", "op": "matches", "values": [TIME]});
-    value.is_number() || value.is_string() && form::holds(&shape, json!({"t": value}))
+    let Some(text) = value.as_str() else { return value.is_number() };
+    let shape: String = text
+        .chars()
+        .map(|c| match c {
+            '0'..='9' => '0',
+            't' | 'T' => 'T',
+            'z' => 'Z',
+            '-' => '+',
+            c => c,
+        })
+        .collect();
+    let Some(rest) = shape.strip_prefix("0000+00+00T00:00:00") else { return false };
+    let (fraction, zone) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(rest.find(|c| c != '0').unwrap_or(rest.len())),
+        None => ("0", rest),
+    };
+    // A minus as the sign of the date's parts is a hyphen, so the zone's alone may be a plus.
+    !text[..10].contains('+') && (1..=9).contains(&fraction.len()) && matches!(zone, "Z" | "+00:00")
 }
-
-const TIME: &str =
-    "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$";
 
 /// Semantic Versioning 2.0.0, but that the minor and the patch number may be missing.
 fn version() -> String {
@@ -393,6 +417,19 @@ fn version() -> String {
 }
 
 fn is_version(value: &Value) -> bool {
-    let shape = json!({"attr": "v", "op": "matches", "values": [version()]});
-    value.is_string() && form::holds(&shape, json!({"v": value}))
+    let Some(text) = value.as_str() else { return false };
+    let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()) && (part == "0" || !part.starts_with('0'));
+    let sign = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    let (text, build) = text.split_once('+').map_or((text, None), |(text, build)| (text, Some(build)));
+    let (release, pre) = text.split_once('-').map_or((text, None), |(release, pre)| (release, Some(pre)));
+    release.split('.').count() <= 3
+        && release.split('.').all(|part| !part.is_empty() && number(part))
+        && pre.is_none_or(|pre| pre.split('.').all(|part| sign(part) && (!digits(part) || number(part))))
+        && build.is_none_or(|build| build.split('.').all(sign))
+}
+
+#[cfg(test)]
+pub(super) fn is_version_or_time(text: &str) -> (bool, bool) {
+    (is_version(&json!(text)), is_time(&json!(text)))
 }

@@ -1,8 +1,8 @@
 //! One flag: off, prerequisites, targets, rules, fallthrough.
 //!
-//! Nearly always each of them has a form of its own in the dialect. Where it has not (a prerequisite that does not exist or whose
-//! evaluation may end in an error, a target whose variation has no value, targets of several kinds in turn) the whole order is
-//! written out as rules, which say the same.
+//! Nearly always each of them has a form of its own in the dialect. Where it has not (a prerequisite that does not
+//! exist or whose evaluation may end in an error, a target whose variation has no value, targets of several kinds in
+//! turn) the whole order is written out as rules, which say the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -68,6 +68,8 @@ struct Prerequisites {
     /// Whether the list does not say it all.
     as_rules: bool,
     needs: BTreeSet<String>,
+    /// What a person should know, with the place.
+    remarks: Vec<(String, String)>,
 }
 
 impl<'a> Flags<'a> {
@@ -119,6 +121,9 @@ impl<'a> Flags<'a> {
         };
         let on = setting.bool("on")?;
         let prerequisites = self.prerequisites(key, setting, &off)?;
+        for (place, text) in &prerequisites.remarks {
+            read.note(place, text);
+        }
         let targets = targets(setting)?;
         let mut rules = Vec::new();
         for (n, rule) in setting.parts("rules")?.into_iter().enumerate() {
@@ -253,6 +258,11 @@ impl<'a> Flags<'a> {
             found.needs.insert(other.to_owned());
             let gives = |variants: Vec<&String>| json!({"flag": other, "variants": variants});
             if fails == Fails::Maybe {
+                let text = format!(
+                    "the prerequisite {other:?} is malformed for some users; they get the code default here too, as \
+                     with LaunchDarkly"
+                );
+                found.remarks.push((item.at("key"), text));
                 found.rules.push((not(gives(source.names.iter().flatten().collect())), Value::Null));
                 found.as_rules = true;
             }
@@ -336,7 +346,11 @@ impl Reading {
             self.note(place, text);
         }
         if serving.experiment {
-            self.note(place, "an experiment: who gets which variant stays; its metrics, and who is left out of its analysis, do not come along");
+            self.note(
+                place,
+                "an experiment: who gets which variant stays; its metrics, and who is left out of its \
+                 analysis, do not come along",
+            );
         }
     }
 
@@ -432,8 +446,8 @@ fn describe(part: &Part<'_>, flag: &mut Value) -> Result<(), Left> {
     Ok(())
 }
 
-/// Variant names: the given ones if they are all there and all different, else `true` and `false` for truth values, else v0, v1 …
-/// A null has no name, for it is no value.
+/// Variant names: the given ones if they are all there and all different, else `true` and `false` for truth values,
+/// else v0, v1 … A null has no name, for it is no value.
 pub(super) fn names(values: &[&Value], given: &[Option<&str>]) -> Vec<Option<String>> {
     let wanted: Vec<String> = values
         .iter()

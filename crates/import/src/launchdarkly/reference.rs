@@ -1,7 +1,7 @@
 //! LaunchDarkly's attribute references, and where the attribute stands in an OpenFeature context.
 //!
-//! A context of kind `user` is the top level of the OpenFeature context and its key is the targeting key; a context of any
-//! other kind is an object under the name of its kind, with its key in `key`:
+//! A context of kind `user` is the top level of the OpenFeature context and its key is the targeting key; a context
+//! of any other kind is an object under the name of its kind, with its key in `key`:
 //! `{"targetingKey": "ann", "email": "…", "org": {"key": "acme", "plan": "gold"}}`.
 
 use serde_json::{Value, json};

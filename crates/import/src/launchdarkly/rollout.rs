@@ -1,8 +1,8 @@
 //! What a rule or the fallthrough serves: one variation, or a percentage rollout or an experiment.
 //!
-//! LaunchDarkly's place of a unit is the first 15 hex digits of SHA-1(`flagKey.salt.unit`), or of SHA-1(`seed.unit`), over 16¹⁵-1.
-//! A unit that is missing, or is neither text nor a whole number, has place 0. Weights are of 100,000; whoever is behind them all
-//! gets the last variation.
+//! LaunchDarkly's place of a unit is the first 15 hex digits of SHA-1(`flagKey.salt.unit`), or of SHA-1(`seed.unit`),
+//! over 16¹⁵-1. A unit that is missing, or is neither text nor a whole number, has place 0. Weights are of 100,000;
+//! whoever is behind them all gets the last variation.
 
 use serde_json::{Value, json};
 

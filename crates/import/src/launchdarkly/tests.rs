@@ -247,6 +247,43 @@ fn every_operator() {
 }
 
 #[test]
+fn what_is_a_version_and_what_is_a_time() {
+    for version in
+        ["1", "1.2", "1.2.3", "0.0.0", "1.2.3-rc.1", "1-a", "1.2.3+b.01", "1.2.3-x-y.0+z", "10.20.30", "2026-01-01"]
+    {
+        assert_eq!(super::clause::is_version_or_time(version), (true, false), "{version}");
+    }
+    for time in [
+        "2026-01-01T00:00:00Z",
+        "2026-01-01t00:00:00.123456789z",
+        "2026-01-01T00:00:00.5+02:00",
+        "2026-01-01T00:00:00-11:30",
+    ] {
+        assert_eq!(super::clause::is_version_or_time(time), (false, true), "{time}");
+    }
+    for neither in [
+        "",
+        "v1",
+        "1.",
+        "01",
+        "1.2.3.4",
+        "1.2.3-",
+        "1.2.3-01",
+        "1.2.3-a..b",
+        "1.2.3+",
+        "1.2.3-ü",
+        "2026-01-01 00:00:00Z",
+        "2026-01-01T00:00:00",
+        "2026-01-01T00:00:00.Z",
+        "2026+01+01T00:00:00Z",
+        "2026-01-01T00:00:00.1234567890Z",
+        "20260101T000000Z",
+    ] {
+        assert_eq!(super::clause::is_version_or_time(neither), (false, false), "{neither}");
+    }
+}
+
+#[test]
 fn attribute_references() {
     // attribute, kind, context, whether `in ["x"]` matches
     let table = [
@@ -288,6 +325,12 @@ fn kinds_and_anonymity() {
     let other = rule(json!({"attribute": "kind", "op": "in", "values": ["user"], "negate": true}));
     assert_eq!(other.give("f", json!({"org": {"key": "o"}})), "b");
     assert_eq!(other.user("f", "u"), "a");
+    let begins = rule(json!({"contextKind": "org", "attribute": "kind", "op": "startsWith", "values": ["o"]}));
+    assert_eq!(begins.give("f", json!({"org": {"key": "o"}})), "b");
+    assert_eq!(begins.user("f", "u"), "a");
+    begins.notes(expect![[r#"
+        /flags/f/rules/0/clauses/0 [differs] asks startsWith of the kinds of the context; only kinds that the file names are known: org, user
+    "#]]);
     let known = rule(json!({"attribute": "anonymous", "op": "in", "values": [false]}));
     assert_eq!(known.user("f", "u"), "b");
     assert_eq!(known.give("f", json!({"targetingKey": "u", "anonymous": true})), "a");
@@ -332,6 +375,10 @@ fn segments() {
         assert_eq!(some.give("in", json!({"targetingKey": "cy", "plan": "gold", "team": team})) == "b", inside);
     }
     assert_eq!(some.give("in", json!({"targetingKey": "cy", "plan": "gold"})), "b");
+    // Without a context of the kind that is placed nobody is inside.
+    let by_org = world(&document(json!({"clauses": [clause], "weight": 100_000, "rolloutContextKind": "org"})));
+    assert_eq!(by_org.give("in", json!({"targetingKey": "cy", "plan": "gold", "org": {"key": "x"}})), "b");
+    assert_eq!(by_org.give("in", json!({"targetingKey": "cy", "plan": "gold"})), "a");
 }
 
 #[test]
@@ -448,6 +495,12 @@ fn an_environment_is_never_guessed() {
     expect!["/flags: expected an object of flags by key"].assert_eq(&error(&json!({"flags": []})));
     expect![[r#": neither SDK data ("flags", "segments", "flagValues") nor flags of the REST API"#]]
         .assert_eq(&error(&json!({"x": 1})));
+    expect!["/data/flags: expected an object of flags by key"]
+        .assert_eq(&error(&json!({"path": "/", "data": {"flags": 1}})));
+    let wrapped = json!({"path": "/", "data": flag(json!({"offVariation": 9}))});
+    world(&wrapped).notes(expect![[r#"
+        /data/flags/f/offVariation [info] there is no variation 9: clients get their code default, as with LaunchDarkly
+    "#]]);
     // One flag, one environment.
     let mut one = rest(None)["items"][0].clone();
     one["environments"].as_object_mut().unwrap().remove("test");

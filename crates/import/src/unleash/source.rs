@@ -1,5 +1,5 @@
-//! The two documents that Unleash hands out, read into one form: what SDKs fetch (`/api/client/features`) and the
-//! administration's export of one environment (`/api/admin/features-batch/export`).
+//! The documents that Unleash hands out, read into one form: what SDKs fetch (`/api/client/features`, or `/api/client/delta`) and
+//! the administration's export of one environment (`/api/admin/features-batch/export`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +31,8 @@ pub(super) struct Toggle<'a> {
 pub(super) struct Strategy<'a> {
     pub(super) place: String,
     pub(super) name: String,
+    /// For people.
+    pub(super) title: Option<String>,
     pub(super) parameters: BTreeMap<String, String>,
     pub(super) constraints: Vec<Part<'a>>,
     /// Ids.
@@ -51,6 +53,13 @@ pub(super) struct Variant {
     pub(super) overrides: Vec<(String, Vec<String>)>,
 }
 
+impl Strategy<'_> {
+    /// What its rule is called.
+    pub(super) fn label(&self) -> &str {
+        self.title.as_deref().unwrap_or(&self.name)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Dependency {
     pub(super) place: String,
@@ -65,6 +74,44 @@ pub(super) struct SegmentSource<'a> {
     pub(super) name: Option<String>,
     /// None: the file does not say what the segment asks.
     pub(super) constraints: Option<Vec<Part<'a>>>,
+}
+
+/// A stream of changes (`/api/client/delta`) as the document that SDKs make of it; none if this is another document.
+pub(super) fn assembled(document: &Value) -> Result<Option<Value>, ImportError> {
+    let Some(events) = document.get("events").filter(|_| document.get("features").is_none()) else { return Ok(None) };
+    let wrong = |refusal: Refusal| ImportError { place: refusal.place, reason: refusal.text };
+    let Value::Array(events) = events else {
+        return Err(ImportError { place: "/events".into(), reason: "expected a list of events".into() });
+    };
+    let (mut features, mut segments): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
+    let put = |list: &mut Vec<Value>, name: &str, key: Option<&Value>, new: Option<&Value>| {
+        let Some(key) = key else { return };
+        list.retain(|item| item.get(name) != Some(key));
+        list.extend(new.cloned());
+    };
+    for (n, event) in events.iter().enumerate() {
+        let part = Part::of(event, format!("/events/{n}")).map_err(wrong)?;
+        match part.text("type").map_err(wrong)?.unwrap_or("") {
+            "hydration" => {
+                features = part.list("features").map_err(wrong)?.to_vec();
+                segments = part.list("segments").map_err(wrong)?.to_vec();
+            }
+            "feature-updated" => {
+                let feature = part.value("feature");
+                put(&mut features, "name", feature.and_then(|feature| feature.get("name")), feature);
+            }
+            "feature-removed" => put(&mut features, "name", part.value("featureName"), None),
+            "segment-updated" => {
+                let segment = part.value("segment");
+                put(&mut segments, "id", segment.and_then(|segment| segment.get("id")), segment);
+            }
+            "segment-removed" => put(&mut segments, "id", part.value("segmentId"), None),
+            other => {
+                return Err(ImportError { place: part.at("type"), reason: format!("{other:?} is not a known event") });
+            }
+        }
+    }
+    Ok(Some(serde_json::json!({"features": features, "segments": segments})))
 }
 
 impl<'a> Source<'a> {
@@ -145,6 +192,7 @@ fn strategy<'a>(part: &Part<'a>) -> Result<Strategy<'a>, Refusal> {
     Ok(Strategy {
         place: part.place.clone(),
         name: name.ok_or_else(|| Refusal::new(part.at("name"), "expected the name of a strategy"))?.to_owned(),
+        title: part.text("title")?.filter(|title| !title.is_empty()).map(str::to_owned),
         parameters,
         constraints: part.parts("constraints")?,
         segments: part.texts("segments")?,
@@ -228,7 +276,15 @@ impl<'a> Rest<'a> {
     fn read(whole: &Part<'a>) -> Result<Rest<'a>, Refusal> {
         let mut environments = BTreeMap::new();
         let mut names = BTreeSet::new();
+        let wanted = whole.text("environment")?;
+        let other = |part: &Part<'_>| -> Result<bool, Refusal> {
+            let own = part.text("environment")?;
+            Ok(own.is_some() && wanted.is_some() && own != wanted)
+        };
         for part in whole.parts("featureEnvironments")? {
+            if other(&part)? {
+                continue;
+            }
             let feature = part.text("featureName")?;
             let feature = feature.ok_or_else(|| Refusal::new(part.at("featureName"), "expected a name"))?;
             names.extend(part.text("environment")?.map(str::to_owned));
@@ -236,7 +292,7 @@ impl<'a> Rest<'a> {
         }
         if names.len() > 1 {
             let names: Vec<String> = names.into_iter().collect();
-            let text = format!("expected one environment, found {}; export one at a time", names.join(", "));
+            let text = format!("found the environments {}; name one of them", names.join(", "));
             return Err(Refusal::new("/featureEnvironments", text));
         }
         let mut links = Vec::new();
@@ -252,7 +308,13 @@ impl<'a> Rest<'a> {
                 dependencies.push((child.to_owned(), dependency));
             }
         }
-        Ok(Rest { strategies: whole.parts("featureStrategies")?, environments, links, dependencies })
+        let mut strategies = Vec::new();
+        for part in whole.parts("featureStrategies")? {
+            if !other(&part)? {
+                strategies.push(part);
+            }
+        }
+        Ok(Rest { strategies, environments, links, dependencies })
     }
 
     fn toggle(&self, part: &Part<'a>, import: &mut Import) -> Result<Option<Toggle<'a>>, Refusal> {

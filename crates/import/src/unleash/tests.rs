@@ -26,7 +26,7 @@ fn murmur3(data: &[u8], seed: u32) -> u32 {
 }
 
 /// 1 to `modulus`.
-fn normalized(group: &str, id: &str, modulus: u32, seed: u32) -> u32 {
+pub(crate) fn normalized(group: &str, id: &str, modulus: u32, seed: u32) -> u32 {
     murmur3(format!("{group}:{id}").as_bytes(), seed) % modulus + 1
 }
 
@@ -394,6 +394,8 @@ fn variants_of_strategies_go_first() {
         };
         assert_eq!(world.variant(context), Some(expected), "{id}");
     }
+    // A strategy for everybody without variants of its own gives the toggle's, overrides first.
+    assert_eq!(world.variant(json!({"userId": "ann"})), Some(json!("c")));
     // Without a tenant the rollout does not reach anybody.
     assert_eq!(world.variant(json!({"userId": "u1"})), Some(expected_of_three("t", "u1")));
 }
@@ -483,6 +485,23 @@ fn one_environment_of_the_export() {
     two["featureEnvironments"][1]["environment"] = json!("test");
     let error = unleash(&two).unwrap_err();
     assert_eq!(error.place, "/featureEnvironments");
+    two["environment"] = json!("production");
+    assert_eq!(World::of(two).variant(json!({"userId": "ann"})), Some(json!(1)));
+}
+
+#[test]
+fn a_stream_of_changes_adds_up() {
+    let named = |name: &str, enabled: bool| json!({"name": name, "enabled": enabled});
+    let world = World::of(json!({"events": [
+        {"eventId": 1, "type": "hydration", "features": [named("t", false), named("u", true)], "segments": [{"id": 1, "constraints": []}]},
+        {"eventId": 2, "type": "feature-updated", "feature": named("t", true)},
+        {"eventId": 3, "type": "feature-removed", "featureName": "u", "project": "p"},
+        {"eventId": 4, "type": "segment-updated", "segment": {"id": 2, "constraints": []}},
+        {"eventId": 5, "type": "segment-removed", "segmentId": 1}]}));
+    assert!(world.on(json!({})));
+    assert_eq!(world.import.flags.keys().collect::<Vec<_>>(), ["t"]);
+    assert_eq!(world.import.segments.keys().collect::<Vec<_>>(), ["segment-2"]);
+    assert_eq!(unleash(&json!({"events": [{"type": "odd"}]})).unwrap_err().place, "/events/0/type");
 }
 
 #[test]

@@ -99,16 +99,21 @@ pub(super) fn flag(
         }
         let serve =
             choice(variants, group, stickiness.unwrap_or("default"), &strategy.place, &naming, import, &mut lottery);
-        rules.push(json!({"name": strategy.name, "when": when, "serve": serve}));
+        rules.push(json!({"name": strategy.label(), "when": when, "serve": serve}));
     }
-    rules.extend(overrides(&toggle.variants, &Value::Bool(true), &naming));
+    // Behind a strategy that lets everybody pass nobody comes to the toggle's own variants.
+    let reached = !rules.iter().any(|rule: &Value| rule["when"] == Value::Bool(true));
+    let mut fallthrough = Value::Null;
+    if reached {
+        rules.extend(overrides(&toggle.variants, &Value::Bool(true), &naming));
+        let stickiness = toggle.variants.first().and_then(|variant| variant.stickiness.as_deref()).unwrap_or("default");
+        let (variants, group) = (&toggle.variants, &toggle.name);
+        fallthrough = choice(variants, group, stickiness, &toggle.place, &naming, import, &mut lottery);
+    }
     if !rules.is_empty() {
         flag.insert("rules".into(), json!(rules));
     }
-    let stickiness = toggle.variants.first().and_then(|variant| variant.stickiness.as_deref()).unwrap_or("default");
-    // A flag of which some strategy decides first would tell of the lottery though nobody comes here.
-    let serve = choice(&toggle.variants, &toggle.name, stickiness, &toggle.place, &naming, import, &mut lottery);
-    flag.insert("fallthrough".into(), serve);
+    flag.insert("fallthrough".into(), fallthrough);
     Some(lottery)
 }
 
