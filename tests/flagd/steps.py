@@ -25,10 +25,12 @@ except ImportError:  # the environment of the older provider has none
 
 # How long an event may take if the step does not say.
 PATIENCE_SECS = 20.0
-# Reconnects come soon, and an outage of 3 s is longer than the time of grace. The older provider tries three times whatever
-# the error; its last answer comes after up to 3.6 s.
-WAITS = {"deadline_ms": 2000 if OFREPProvider else 6000, "stream_deadline_ms": 0, "retry_backoff_ms": 500, "retry_backoff_max_ms": 1000,
+# The first reconnect comes well within the shortest outage, 1 s: only one that fails makes the provider stale. An outage of
+# 3 s is longer than the time of grace.
+WAITS = {"deadline_ms": 2000, "stream_deadline_ms": 0, "retry_backoff_ms": 400, "retry_backoff_max_ms": 400,
          "retry_grace_period": 2}
+# The older provider asks three times whatever the error; the last answer comes after up to 3.6 s.
+THREE_TIMES = {"deadline_ms": 6000}
 EVENTS = {
     "ready": ProviderEvent.PROVIDER_READY,
     "error": ProviderEvent.PROVIDER_ERROR,
@@ -63,8 +65,10 @@ def flagd_provider(target, options):
     given = {named[key][0]: named[key][1](value) for key, value in options.items()}
     if target["ca"]:
         given |= {"tls": True, "cert_path": target["ca"]}
+    if target["repeats"]:
+        given |= THREE_TIMES
     resolver = ResolverType(target["resolver"])
-    return FlagdProvider(host="localhost", port=target["port"], resolver_type=resolver, **WAITS, **given)
+    return FlagdProvider(host="localhost", port=target["port"], resolver_type=resolver, **(WAITS | given))
 
 
 def ofrep_provider(target, options):

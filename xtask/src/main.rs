@@ -55,6 +55,10 @@ fn ci() -> Result<()> {
         "a real app",
         Command::new("python3").args(["tests/realapp/run.py", "--bin", BIN, "--venv", "target/realapp-venv"]),
     )?;
+    run(
+        "flagd's clients",
+        Command::new("python3").args(["tests/flagd/run.py", "--bin", BIN, "--venv", "target/flagd-venv"]),
+    )?;
     run("install a browser", &mut browser::install())?;
     let began = Instant::now();
     println!("== browser");

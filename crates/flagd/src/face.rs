@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 use vocab::Timestamp;
 
 use crate::hub::{Hub, Selector, View};
+use crate::limit::Limiter;
 
 /// A stream with nothing to say says so this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -47,6 +48,8 @@ pub struct Face {
     pub body_bytes_max: usize,
     /// What OFREP's change stream asks for; none lets everybody in.
     pub pass: Option<Pass>,
+    /// How often one caller may ask by OFREP; none is without end.
+    pub limiter: Option<Arc<Limiter>>,
 }
 
 impl Face {
@@ -59,6 +62,7 @@ impl Face {
             sync_metadata: true,
             body_bytes_max: 1_000_000,
             pass: None,
+            limiter: None,
         }
     }
 

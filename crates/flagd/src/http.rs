@@ -3,21 +3,25 @@
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::StreamExt;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
+pub use tower_http::cors::CorsLayer as Cors;
+use tower_http::cors::{AllowHeaders, AllowOrigin};
 
 use crate::connect;
 use crate::face::{Face, SELECTOR, now};
+use crate::limit::Limiter;
+use crate::listen::Peer;
 use crate::sync_v1::flag_sync_service_server::FlagSyncServiceServer;
 use crate::{v1, v2};
 
@@ -25,6 +29,8 @@ use crate::{v1, v2};
 const EVENTS: &str = "/ofrep/v1/events";
 /// A client that hears nothing for so long asks again by itself.
 const INACTIVITY: Duration = Duration::from_secs(120);
+/// A browser asks whether a page may call at most this often.
+const PREFLIGHT_HOLDS: Duration = Duration::from_secs(600);
 
 /// Port 8013: evaluation by gRPC, gRPC-web and Connect JSON.
 pub fn evaluation(face: &Face) -> Router {
@@ -66,13 +72,66 @@ pub async fn unimplemented() -> Response {
 
 /// Port 8016: OFREP.
 pub fn ofrep(face: &Face) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/ofrep/v1/evaluate/flags", post(ofrep_bulk))
         .route("/ofrep/v1/evaluate/flags/{key}", post(ofrep_single))
         .route(EVENTS, get(ofrep_events))
         .layer(DefaultBodyLimit::max(face.body_bytes_max))
-        .with_state(Arc::new(face.clone()))
+        .with_state(Arc::new(face.clone()));
+    match &face.limiter {
+        Some(limiter) => router.layer(from_fn_with_state(limiter.clone(), limit)),
+        None => router,
+    }
 }
+
+async fn limit(State(limiter): State<Arc<Limiter>>, request: Request, next: Next) -> Response {
+    let from = request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(Peer(address))| address.ip());
+    let caller = limiter.caller(request.headers(), from);
+    let Err(wait) = limiter.take(caller, Instant::now()) else { return next.run(request).await };
+    // Whole seconds, and not before there is room.
+    let secs = wait.as_secs_f64().ceil().max(1.0) as u64;
+    let detail = format!("more than {} requests a second; ask again in {secs} s", limiter.rate());
+    let body = axum::Json(json!({"errorDetails": detail}));
+    (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, secs)], body).into_response()
+}
+
+/// Lets pages of these origins call; `*` lets those of all. Without origins there is nothing to add to a router: browsers
+/// then keep pages of other origins out.
+pub fn cors(origins: &[String]) -> Result<Option<Cors>, BadOrigin> {
+    if origins.is_empty() {
+        return Ok(None);
+    }
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().map(|origin| checked(origin)).collect::<Result<Vec<_>, _>>()?)
+    };
+    let exposed = [header::ETAG, header::RETRY_AFTER].into_iter();
+    let exposed = exposed.chain(["grpc-status", "grpc-message"].map(HeaderName::from_static));
+    let cors = Cors::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST])
+        // Not `*`: browsers do not take that to mean Authorization.
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(exposed.collect::<Vec<_>>())
+        .max_age(PREFLIGHT_HOLDS);
+    Ok(Some(cors))
+}
+
+/// As a browser writes it: scheme, host, perhaps a port; no path.
+fn checked(origin: &str) -> Result<HeaderValue, BadOrigin> {
+    let bad = || BadOrigin(origin.to_owned());
+    let (_, host) = origin.split_once("://").ok_or_else(bad)?;
+    if host.is_empty() || host.contains(['/', '?', '#', '*', ' ']) {
+        return Err(bad());
+    }
+    origin.parse().map_err(|_| bad())
+}
+
+/// An origin that no browser would send.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no origin: expected https://host, https://host:port or *")]
+pub struct BadOrigin(String);
 
 fn replied(reply: openfeature::Reply) -> Response {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

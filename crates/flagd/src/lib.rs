@@ -10,12 +10,14 @@ mod evaluation;
 mod face;
 pub mod http;
 mod hub;
+pub mod limit;
 pub mod listen;
 mod sync;
 mod value;
 
 pub use face::{Face, Pass};
 pub use hub::{Hub, Selector, Source, View};
+pub use limit::Limiter;
 
 #[allow(missing_debug_implementations, clippy::all)]
 mod v1 {

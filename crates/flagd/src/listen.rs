@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -76,8 +78,11 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Router) -> io::Result<()> {
     match tls {
-        None => axum::serve(NoDelay(listener), router).await,
-        Some(tls) => axum::serve(Handshaking::start(listener, tls)?, router).await,
+        None => axum::serve(NoDelay(listener), router.into_make_service_with_connect_info::<Peer>()).await,
+        Some(tls) => {
+            let listener = Handshaking::start(listener, tls)?;
+            axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
+        }
     }
 }
 
@@ -89,6 +94,22 @@ pub async fn serve_unix(path: &Path, router: Router) -> Result<(), ListenError> 
     }
     let listener = UnixListener::bind(path).map_err(wrong)?;
     axum::serve(listener, router).await.map_err(wrong)
+}
+
+/// Where a request comes from; requests on unix sockets have none.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+impl Connected<IncomingStream<'_, NoDelay>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, NoDelay>) -> Peer {
+        Peer(*stream.remote_addr())
+    }
+}
+
+impl Connected<IncomingStream<'_, Handshaking>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Handshaking>) -> Peer {
+        Peer(*stream.remote_addr())
+    }
 }
 
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {

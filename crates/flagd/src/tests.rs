@@ -1,8 +1,11 @@
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use flags::{FlagSet, Overlay, Slice};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -13,6 +16,8 @@ use vocab::{Id, Kind, Share, Timestamp};
 
 use crate::face::now;
 use crate::http as routers;
+use crate::limit::{Bucket, By, Caller, Limiter};
+use crate::listen::Peer;
 use crate::{Face, Hub, Pass, Selector, Source, View};
 
 fn source(uri: &str, document: Value) -> Source {
@@ -214,6 +219,124 @@ mod passes {
             assert_eq!(pass.admits(&changed, Timestamp::default()), same, "{changed}");
             Ok(())
         });
+    }
+}
+
+mod limits {
+    use super::*;
+
+    fn rate(n: u32) -> NonZeroU32 {
+        NonZeroU32::new(n).unwrap()
+    }
+
+    #[test]
+    fn a_bucket_empties_and_fills_evenly() {
+        let (ten, start) = (rate(10), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut bucket = Bucket::full(ten, start);
+        assert!((0..10).all(|_| bucket.take(ten, start).is_ok()), "a second's worth at once");
+        assert_eq!(bucket.take(ten, start), Err(Duration::from_millis(100)));
+        let wait = bucket.take(ten, at(60)).unwrap_err();
+        assert!((39..=41).contains(&wait.as_millis()), "{wait:?}");
+        assert!(bucket.take(ten, at(101)).is_ok() && bucket.take(ten, at(101)).is_err());
+        // Whoever stays away gathers one second's worth, not more; and a clock that goes back gives nothing.
+        assert!((0..10).all(|_| bucket.take(ten, at(60_000)).is_ok()));
+        assert!(bucket.take(ten, at(60_000)).is_err() && bucket.take(ten, start).is_err());
+    }
+
+    /// Guarantees: in any stretch of time a caller gets at most what flows in, and what a full bucket holds.
+    #[test]
+    fn nobody_gets_more_than_the_rate() {
+        arbtest::arbtest(|u| {
+            let rate = rate(u.int_in_range(1..=50)?);
+            let (start, mut ms, mut passed) = (Instant::now(), 0_u64, 0_u64);
+            let mut bucket = Bucket::full(rate, start);
+            for _ in 0..u.int_in_range(0..=200)? {
+                ms += u.int_in_range(0..=200)?;
+                passed += u64::from(bucket.take(rate, start + Duration::from_millis(ms)).is_ok());
+                let most = f64::from(rate.get()) * (1.0 + ms as f64 / 1_000.0) + 1e-6;
+                assert!(passed as f64 <= most, "{passed} of {most} after {ms} ms at {rate}");
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn who_waits_as_long_as_told_gets_through() {
+        arbtest::arbtest(|u| {
+            let rate = rate(u.int_in_range(1..=100_000)?);
+            let mut at = Instant::now();
+            let mut bucket = Bucket::full(rate, at);
+            (0..rate.get()).for_each(|_| _ = bucket.take(rate, at));
+            for _ in 0..10 {
+                if let Err(wait) = bucket.take(rate, at) {
+                    at += wait + Duration::from_nanos(10);
+                    assert!(bucket.take(rate, at).is_ok(), "{rate}");
+                }
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn callers_are_told_apart_by_what_is_checked() {
+        let headers = |token: &str| [("authorization".parse().unwrap(), token.parse().unwrap())].into_iter().collect();
+        let (one, two): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let by_token = Limiter::new(rate(1), By::Credential);
+        assert_eq!(by_token.caller(&headers("Bearer a"), Some(one)), by_token.caller(&headers("Bearer a"), Some(two)));
+        assert_ne!(by_token.caller(&headers("Bearer a"), Some(one)), by_token.caller(&headers("Bearer b"), Some(one)));
+        let key = [("x-api-key".parse().unwrap(), "a".parse().unwrap())].into_iter().collect();
+        assert_eq!(by_token.caller(&headers("bearer  a"), None), by_token.caller(&key, None), "the same token");
+        let by_address = Limiter::new(rate(1), By::Address);
+        assert_eq!(
+            by_address.caller(&headers("Bearer a"), Some(one)),
+            by_address.caller(&headers("Bearer b"), Some(one))
+        );
+        assert_ne!(
+            by_address.caller(&headers("Bearer a"), Some(one)),
+            by_address.caller(&headers("Bearer a"), Some(two))
+        );
+        let six = |text: &str| by_address.caller(&Default::default(), Some(text.parse().unwrap()));
+        assert_eq!(six("2001:db8::1"), six("2001:db8::ffff:1"), "one client has all of them");
+        assert_ne!(six("2001:db8::1"), six("2001:db8:0:1::1"));
+        assert_eq!(six("::ffff:10.0.0.1"), Caller::Address(one));
+    }
+
+    /// Guarantees: however many callers come, memory is bounded and each that is known keeps its own bucket.
+    #[test]
+    fn many_callers_share_what_is_left() {
+        let (limiter, start) = (Limiter::new(rate(2), By::Address), Instant::now());
+        let caller = |n: u32| Caller::Address(IpAddr::from(n.to_be_bytes()));
+        for n in 0..10_000 {
+            assert!(limiter.take(caller(n), start).is_ok());
+        }
+        assert!(limiter.take(caller(10_000), start).is_ok() && limiter.take(caller(10_001), start).is_ok());
+        assert!(limiter.take(caller(10_002), start).is_err(), "the third of those who share two");
+        assert!(limiter.take(caller(5), start).is_ok(), "who is known has his own");
+        // Two seconds later all buckets are full: nobody needs to be remembered.
+        assert!(limiter.take(caller(10_002), start + Duration::from_secs(2)).is_ok());
+        assert!(limiter.take(caller(10_003), start + Duration::from_secs(2)).is_ok());
+        assert!(limiter.take(caller(10_003), start + Duration::from_secs(2)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn above_the_limit_ofrep_says_when_to_come_back() {
+        let mut face = face();
+        face.limiter = Some(Arc::new(Limiter::new(rate(2), By::Address)));
+        let router = routers::ofrep(&face);
+        let ask = |path: &str, from: [u8; 4]| {
+            let mut request = post(path, "{}");
+            request.extensions_mut().insert(ConnectInfo(Peer(SocketAddr::from((from, 1)))));
+            call(router.clone(), request)
+        };
+        assert_eq!(ask("/ofrep/v1/evaluate/flags", [10, 0, 0, 1]).await.0, StatusCode::OK);
+        assert_eq!(ask("/ofrep/v1/evaluate/flags/yes", [10, 0, 0, 1]).await.0, StatusCode::OK);
+        for path in ["/ofrep/v1/evaluate/flags", "/ofrep/v1/evaluate/flags/yes"] {
+            let (status, headers, body) = ask(path, [10, 0, 0, 1]).await;
+            assert_eq!((status, headers["retry-after"].to_str().unwrap()), (StatusCode::TOO_MANY_REQUESTS, "1"));
+            assert!(body["errorDetails"].as_str().unwrap().contains("2 requests a second"), "{body}");
+        }
+        assert_eq!(ask("/ofrep/v1/evaluate/flags", [10, 0, 0, 2]).await.0, StatusCode::OK, "another caller");
     }
 }
 
@@ -612,6 +735,37 @@ mod ofrep {
         let address = answer["eventStreams"][0]["endpoint"]["requestUri"].as_str().unwrap();
         assert_eq!(status(address).await, StatusCode::OK);
         assert_eq!(status(&format!("{address}&selector2=x")).await, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn pages_of_other_origins_may_call_if_they_are_named() {
+        let preflight = async |origins: &[&str], from: &str| {
+            let origins: Vec<String> = origins.iter().map(|o| (*o).to_owned()).collect();
+            let router = routers::ofrep(&face());
+            let router = match routers::cors(&origins).unwrap() {
+                Some(cors) => router.layer(cors),
+                None => router,
+            };
+            let request = Request::options(BULK)
+                .header("origin", from)
+                .header("access-control-request-method", "POST")
+                .header("access-control-request-headers", "authorization,content-type,if-none-match")
+                .body(Body::empty())
+                .unwrap();
+            let (_, headers, _) = call(router, request).await;
+            let header = |name: &str| headers.get(name).map(|v| v.to_str().unwrap().to_owned());
+            (header("access-control-allow-origin"), header("access-control-allow-headers"))
+        };
+        let shop = "https://shop.example";
+        assert_eq!(preflight(&[], shop).await.0, None);
+        // Not `*`: browsers do not take that to mean Authorization.
+        let allowed = Some("authorization,content-type,if-none-match".to_owned());
+        assert_eq!(preflight(&[shop], shop).await, (Some(shop.to_owned()), allowed.clone()));
+        assert_eq!(preflight(&[shop], "https://evil.example").await.0, None);
+        assert_eq!(preflight(&["*"], shop).await, (Some("*".to_owned()), allowed));
+        for wrong in ["shop.example", "https://", "https://shop.example/", "https://*.example", ""] {
+            assert!(routers::cors(&[wrong.to_owned()]).is_err(), "{wrong:?}");
+        }
     }
 }
 

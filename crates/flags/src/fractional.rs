@@ -60,6 +60,7 @@ pub(crate) fn choose(bucketing: Bucketing, keys: &Keys, input: &Input<'_>, weigh
             Input::Implicit(flag, target) => Some(murmur3(&[flag.as_bytes(), target.as_bytes()])),
             Input::Text(text) if generation_3 => Some(hash_v3(Some(""), "", text)),
             Input::Text(text) => Some(murmur3(&[text.as_bytes()])),
+            Input::Explicit(Value::Null) => None,
             Input::Explicit(value) if generation_3 => {
                 let mut bytes = Vec::new();
                 cbor(value, &mut bytes)?;
@@ -126,10 +127,10 @@ fn cbor_text(text: &str, out: &mut Vec<u8>) {
 }
 
 /// Deterministic CBOR (RFC 8949 4.2.1) as flagd's third generation wants it: whole floats are integers, floats take their
-/// shortest exact form, keys are sorted by their encoding. None for null, which that generation refuses.
+/// shortest exact form, keys are sorted by their encoding. None for a number that no float is.
 fn cbor(value: &Value, out: &mut Vec<u8>) -> Option<()> {
     match value {
-        Value::Null => return None,
+        Value::Null => out.push(0xf6),
         Value::Bool(b) => out.push(if *b { 0xf5 } else { 0xf4 }),
         Value::Number(number) => cbor_number(number, out)?,
         Value::String(text) => cbor_text(text, out),

@@ -1,6 +1,7 @@
 //! `seaworthy serve`.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -21,6 +22,12 @@ pub struct Args {
     /// reaches these reads all flags).
     #[arg(long)]
     standard_ports: bool,
+    /// Requests a second that one token may make by OFREP (on 8016: one address); above it, 429. 0 is without end.
+    #[arg(long, default_value_t = 10_000)]
+    ofrep_rate_limit: u32,
+    /// An origin whose pages may evaluate flags, e.g. `https://shop.example`; may be given several times. `*`: all pages.
+    #[arg(long)]
+    cors_origin: Vec<String>,
     /// Print one line of JSON when ready: address, and the admin token on the first start.
     #[arg(long)]
     json: bool,
@@ -32,7 +39,14 @@ pub async fn run(args: Args) -> Result<u8> {
         also_listen = [4317, 4318].map(|port| SocketAddr::new(args.listen.ip(), port)).to_vec();
         flagd_ports = vec![8013, 8014, 8015, 8016];
     }
-    let options = server::Options { data: args.data.clone(), listen: args.listen, also_listen, flagd_ports };
+    let options = server::Options {
+        data: args.data.clone(),
+        listen: args.listen,
+        also_listen,
+        flagd_ports,
+        ofrep_rate: NonZeroU32::new(args.ofrep_rate_limit),
+        cors: flagd::http::cors(&args.cors_origin)?,
+    };
     let json = args.json;
     let started = move |started: server::Started| {
         if json {

@@ -47,6 +47,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(flagd::http::evaluation(&face))
         .merge(flagd::http::sync(&face))
         .layer(axum::middleware::from_fn_with_state(app.clone(), may_evaluate));
+    // Outside: a browser's question comes without the token.
+    let for_clients = app.open_to_pages(for_clients);
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(|| async { "ok\n" }))

@@ -75,6 +75,8 @@ pub(crate) struct App {
     pub(crate) recent: Arc<Recent>,
     /// The same flags for clients.
     pub(crate) hub: Arc<flagd::Hub>,
+    pub(crate) ofrep_rate: Option<flagd::limit::Rate>,
+    pub(crate) cors: Option<flagd::http::Cors>,
     pub(crate) proxy_snapshot: watch::Sender<Arc<(u64, String)>>,
     pub(crate) proxies: Mutex<HashMap<String, ProxySeen>>,
     pub(crate) emergency: Mutex<Emergency>,
@@ -129,7 +131,18 @@ impl App {
 
     /// The flags as clients see them. With a pass: on the port that asks for tokens.
     pub(crate) fn face(&self, pass: Option<flagd::Pass>) -> flagd::Face {
-        flagd::Face { pass, ..flagd::Face::new(self.hub.clone()) }
+        // Where no token is checked, whoever made one up for each request would have no limit.
+        let by = if pass.is_some() { flagd::limit::By::Credential } else { flagd::limit::By::Address };
+        let limiter = self.ofrep_rate.map(|rate| Arc::new(flagd::Limiter::new(rate, by)));
+        flagd::Face { pass, limiter, ..flagd::Face::new(self.hub.clone()) }
+    }
+
+    /// With the answers that browsers want before pages of other origins may call.
+    pub(crate) fn open_to_pages(&self, router: axum::Router) -> axum::Router {
+        match &self.cors {
+            Some(cors) => router.layer(cors.clone()),
+            None => router,
+        }
     }
 
     /// Decides, records, applies, publishes. Returns the audit index; of a batch the last.

@@ -38,6 +38,10 @@ pub struct Options {
     pub also_listen: Vec<SocketAddr>,
     /// Ports on loopback for flagd's clients: evaluation, health, sync, OFREP; all or none.
     pub flagd_ports: Vec<u16>,
+    /// How often one token, or on flagd's ports one address, may ask by OFREP; none is without end.
+    pub ofrep_rate: Option<flagd::limit::Rate>,
+    /// Whose pages may evaluate; none keeps all others than our own out.
+    pub cors: Option<flagd::http::Cors>,
 }
 
 /// Why a server cannot run.
@@ -148,6 +152,8 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         flags: Default::default(),
         recent: Arc::default(),
         hub: Arc::new(flagd::Hub::new(serde_json::Map::new())),
+        ofrep_rate: options.ofrep_rate,
+        cors: options.cors.clone(),
         proxy_snapshot: watch::channel(Arc::new((0, String::new()))).0,
         proxies: Mutex::default(),
         emergency: Mutex::new(Emergency::default()),
@@ -186,14 +192,14 @@ pub(crate) fn first_token(app: &App) -> Result<Option<String>, BootError> {
 
 /// What flagd serves on its ports: evaluation, health, sync, OFREP.
 const FLAGD: [fn(&App) -> Router; 4] = [
-    |app| flagd::http::evaluation(&app.face(None)).fallback(flagd::http::unimplemented),
+    |app| app.open_to_pages(flagd::http::evaluation(&app.face(None)).fallback(flagd::http::unimplemented)),
     |app| {
         let health = Arc::new(flagd::http::Health::default());
         health.ready.store(true, Ordering::Relaxed);
         flagd::http::management(&app.face(None), &health)
     },
     |app| flagd::http::sync(&app.face(None)).fallback(flagd::http::unimplemented),
-    |app| flagd::http::ofrep(&app.face(None)),
+    |app| app.open_to_pages(flagd::http::ofrep(&app.face(None))),
 ];
 
 /// Runs until `stop` is ready. `started` is told the address and, on the first start, the admin token.

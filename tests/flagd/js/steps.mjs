@@ -1,4 +1,4 @@
-// Carries plans out with the flagd provider for Node, in its two resolvers.
+// Carries plans out with the providers for Node: flagd's (in its two resolvers) and the one for OFREP.
 //
 // One JSON line in for each plan, `{"plan", "target"}`, and one out, `{"failed": null | [step, why]}`. Before the answer
 // there may be questions, `{"ask": "lose" | "modify", ...}`: who reads them does it to the daemon and answers with a
@@ -12,6 +12,7 @@ import { isDeepStrictEqual } from 'node:util';
 const require = createRequire(join(process.argv[2], 'package.json'));
 const { OpenFeature, ProviderEvents, ProviderStatus } = require('@openfeature/server-sdk');
 const { FlagdProvider } = require('@openfeature/flagd-provider');
+const { OFREPProvider } = require('@openfeature/ofrep-provider');
 
 // How long an event may take if the step does not say.
 const PATIENCE_MS = 20_000;
@@ -61,7 +62,12 @@ class Scenario {
       const where = socket ? { socketPath: socket } : { host: 'localhost', port };
       const tls = ca ? { tls: true, certPath: ca } : {};
       const options = { resolverType: resolver, ...where, ...tls, ...WAITS, ...this.options };
-      await OpenFeature.setProviderAndWait(domain, new FlagdProvider(options, logger));
+      const ofrep = () => {
+        const headers = this.options.selector ? [['Flagd-Selector', this.options.selector]] : [];
+        return new OFREPProvider({ baseUrl: `http://localhost:${port}`, headers });
+      };
+      const provider = resolver === 'ofrep' ? ofrep() : new FlagdProvider(options, logger);
+      await OpenFeature.setProviderAndWait(domain, provider);
     }
     this.client = OpenFeature.getClient(providers.get(shared));
   }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +11,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Start;
+
+/// More than this is read from nobody, whatever the options say.
+const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// The file: flagd's names.
 #[derive(Debug, Default, Deserialize)]
@@ -31,6 +35,39 @@ struct ConfigFile {
     context_from_header: BTreeMap<String, String>,
     stream_deadline: Option<String>,
     disable_sync_metadata: bool,
+    ofrep_rate_limit: Option<u32>,
+    max_request_body: Option<usize>,
+    // What does nothing. In a file these are numbers and truth values, too.
+    debug: Value,
+    log_format: Value,
+    keep_alive_min_time: Value,
+    keep_alive_permit_without_stream: Value,
+    max_request_header: Value,
+    metrics_exporter: Value,
+    otel_collector_uri: Value,
+    otel_ca_path: Value,
+    otel_cert_path: Value,
+    otel_key_path: Value,
+    otel_reload_interval: Value,
+}
+
+impl ConfigFile {
+    fn idle(&self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            ("debug", &self.debug),
+            ("log-format", &self.log_format),
+            ("keep-alive-min-time", &self.keep_alive_min_time),
+            ("keep-alive-permit-without-stream", &self.keep_alive_permit_without_stream),
+            ("max-request-header", &self.max_request_header),
+            ("metrics-exporter", &self.metrics_exporter),
+            ("otel-collector-uri", &self.otel_collector_uri),
+            ("otel-ca-path", &self.otel_ca_path),
+            ("otel-cert-path", &self.otel_cert_path),
+            ("otel-key-path", &self.otel_key_path),
+            ("otel-reload-interval", &self.otel_reload_interval),
+        ];
+        all.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name)
+    }
 }
 
 /// One source, as flagd's `--sources` has it.
@@ -91,6 +128,12 @@ pub struct Options {
     pub headers: BTreeMap<String, String>,
     pub stream_deadline: Option<Duration>,
     pub disable_sync_metadata: bool,
+    /// The largest request.
+    pub body_bytes_max: usize,
+    /// Names of options that were given and do nothing.
+    pub idle: Vec<&'static str>,
+    /// Requests a second of one address.
+    pub ofrep_rate: Option<NonZeroU32>,
     pub json: bool,
 }
 
@@ -114,6 +157,7 @@ fn duration(text: &str) -> Result<Duration> {
 impl Options {
     pub fn of(start: &Start) -> Result<Options> {
         let file = start.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let idle = start.idle.given().into_iter().chain(file.idle()).collect();
         let mut sources = file.sources;
         for uri in file.uri.iter().chain(&start.uri) {
             sources.push(Source::of_uri(uri)?);
@@ -158,7 +202,13 @@ impl Options {
             context,
             headers,
             stream_deadline: deadline.map(|text| duration(text)).transpose()?.filter(|d| !d.is_zero()),
+            body_bytes_max: match start.max_request_body.or(file.max_request_body).unwrap_or(1_000_000) {
+                0 => BODY_BYTES_MAX,
+                bytes => bytes.min(BODY_BYTES_MAX),
+            },
+            idle,
             disable_sync_metadata: start.disable_sync_metadata || file.disable_sync_metadata,
+            ofrep_rate: NonZeroU32::new(start.ofrep_rate_limit.or(file.ofrep_rate_limit).unwrap_or(10_000)),
             json: start.json,
         })
     }

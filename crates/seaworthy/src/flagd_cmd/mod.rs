@@ -10,12 +10,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use axum::Router;
 use flagd::http::Health;
+use flagd::limit::By;
 use flagd::listen::{self, Tls};
-use flagd::{Face, Hub};
+use flagd::{Face, Hub, Limiter};
 use tokio::task::JoinSet;
-use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::client::asked_to_go;
 
@@ -63,7 +62,7 @@ struct Start {
     #[arg(short = 'd', long)]
     socket_path: Option<PathBuf>,
     /// Sync on a unix socket instead of a port.
-    #[arg(long)]
+    #[arg(short = 'e', long)]
     sync_socket_path: Option<PathBuf>,
     /// Certificate chain (PEM) for evaluation, sync and OFREP.
     #[arg(short = 'c', long)]
@@ -72,38 +71,101 @@ struct Start {
     #[arg(short = 'k', long)]
     server_key_path: Option<PathBuf>,
     /// Origins whose pages may call: `*` or a list.
-    #[arg(short = 'C', long)]
+    #[arg(short = 'C', long, value_delimiter = ',')]
     cors_origin: Vec<String>,
     /// Adds an attribute to every evaluation: `name=value`.
-    #[arg(short = 'X', long)]
+    #[arg(short = 'X', long, value_delimiter = ',')]
     context_value: Vec<String>,
     /// Adds a header's value to every evaluation: `header=name`.
-    #[arg(short = 'H', long)]
+    #[arg(short = 'H', long, value_delimiter = ',')]
     context_from_header: Vec<String>,
+    /// The largest request in bytes (1,000,000); 0 takes 64 MiB.
+    #[arg(short = 'B', long)]
+    max_request_body: Option<usize>,
     /// Ends streams after this long, e.g. 10m.
     #[arg(long)]
     stream_deadline: Option<String>,
     /// Do not answer GetMetadata; SyncFlags carries the same.
     #[arg(long)]
     disable_sync_metadata: bool,
+    /// Requests a second that one address may make by OFREP (10,000); above it, 429. 0 is without end.
+    #[arg(long)]
+    ofrep_rate_limit: Option<u32>,
     /// Prints one line of JSON when ready: the addresses.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    idle: Idle,
+}
+
+/// Options of flagd's that a script may give and that do nothing here; each is named in the log.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Accepted for flagd's sake, without effect")]
+struct Idle {
+    /// Use SEAWORTHY_LOG=debug.
+    #[arg(short = 'x', long, num_args = 0..=1, default_missing_value = "true")]
+    debug: Option<String>,
+    /// Logs are text on standard error.
+    #[arg(short = 'z', long)]
+    log_format: Option<String>,
+    #[arg(long)]
+    keep_alive_min_time: Option<String>,
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    keep_alive_permit_without_stream: Option<String>,
+    #[arg(short = 'R', long)]
+    max_request_header: Option<String>,
+    #[arg(short = 't', long)]
+    metrics_exporter: Option<String>,
+    #[arg(short = 'o', long)]
+    otel_collector_uri: Option<String>,
+    #[arg(short = 'A', long)]
+    otel_ca_path: Option<String>,
+    #[arg(short = 'D', long)]
+    otel_cert_path: Option<String>,
+    #[arg(short = 'K', long)]
+    otel_key_path: Option<String>,
+    #[arg(short = 'I', long)]
+    otel_reload_interval: Option<String>,
+}
+
+impl Idle {
+    fn given(&self) -> Vec<&'static str> {
+        let all = [
+            ("debug", &self.debug),
+            ("log-format", &self.log_format),
+            ("keep-alive-min-time", &self.keep_alive_min_time),
+            ("keep-alive-permit-without-stream", &self.keep_alive_permit_without_stream),
+            ("max-request-header", &self.max_request_header),
+            ("metrics-exporter", &self.metrics_exporter),
+            ("otel-collector-uri", &self.otel_collector_uri),
+            ("otel-ca-path", &self.otel_ca_path),
+            ("otel-cert-path", &self.otel_cert_path),
+            ("otel-key-path", &self.otel_key_path),
+            ("otel-reload-interval", &self.otel_reload_interval),
+        ];
+        all.into_iter().filter(|(_, value)| value.is_some()).map(|(name, _)| name).collect()
+    }
 }
 
 pub async fn run(args: Args) -> Result<u8> {
     let Command::Start(start) = args.command;
     let options = config::Options::of(&start)?;
+    for name in &options.idle {
+        tracing::warn!("{name} does nothing here: see docs/reference/flagd.md");
+    }
     let hub = Arc::new(Hub::new(options.context.clone()));
     let mut face = Face::new(hub.clone());
     face.headers = options.headers.clone();
     face.stream_deadline = options.stream_deadline;
+    face.body_bytes_max = options.body_bytes_max;
     face.sync_metadata = !options.disable_sync_metadata;
     let tls = match (&options.certificate, &options.key) {
         (Some(certificate), Some(key)) => Some(Tls::load(certificate, key)?),
         (None, None) => None,
         _ => bail!("server-cert-path and server-key-path belong together: give both or none"),
     };
+    face.limiter = options.ofrep_rate.map(|rate| Arc::new(Limiter::new(rate, By::Address)));
+    let cors = flagd::http::cors(&options.origins)?;
     let health = Arc::new(Health::default());
     let mut tasks = JoinSet::new();
     let mut addresses = serde_json::Map::new();
@@ -127,7 +189,10 @@ pub async fn run(args: Args) -> Result<u8> {
     ];
     for (name, port, socket, tls, router) in ports {
         let router = if name == "management" { router } else { flagd::http::counted(router, &health) };
-        let router = cors(router, &options.origins)?;
+        let router = match &cors {
+            Some(cors) => router.layer(cors.clone()),
+            None => router,
+        };
         if let Some(path) = socket {
             let path = path.clone();
             addresses.insert(name.to_owned(), format!("unix:{}", path.display()).into());
@@ -156,21 +221,4 @@ pub async fn run(args: Args) -> Result<u8> {
     // Clients notice the end of their streams and come back; nothing here needs to be saved.
     tokio::time::sleep(Duration::from_millis(10)).await;
     Ok(0)
-}
-
-fn cors(router: Router, origins: &[String]) -> Result<Router> {
-    if origins.is_empty() {
-        return Ok(router);
-    }
-    let allowed = if origins.iter().any(|o| o == "*") {
-        AllowOrigin::any()
-    } else {
-        AllowOrigin::list(origins.iter().map(|o| o.parse()).collect::<Result<Vec<_>, _>>().context("cors-origin")?)
-    };
-    let layer = CorsLayer::new()
-        .allow_origin(allowed)
-        .allow_methods(tower_http::cors::Any)
-        .allow_headers(tower_http::cors::Any)
-        .expose_headers(tower_http::cors::Any);
-    Ok(router.layer(layer))
 }
