@@ -190,7 +190,11 @@ pub fn impact(answer: &Value) -> Vec<String> {
 
 pub async fn import(args: ImportArgs) -> Result<u8> {
     let mut value = document(&args.file)?;
-    if let (Some(environment), Some(map)) = (&args.environment, value.as_object_mut()) {
+    if let Some(environment) = &args.environment {
+        if !["launchdarkly", "unleash"].contains(&args.from.as_str()) {
+            bail!("an export of {} holds no environments: leave --environment out", args.from);
+        }
+        let map = value.as_object_mut().ok_or_else(|| anyhow!("{} is no object", args.file.display()))?;
         map.insert("environment".to_owned(), environment.clone().into());
     }
     let name = args.file.display().to_string();

@@ -118,7 +118,8 @@ fn context(subject: &str, attributes: &[String]) -> Result<Value> {
 
 fn answered(answer: &Value) -> String {
     let value = answer.get("value").filter(|v| !v.is_null()).map_or("the code default".to_owned(), cell);
-    format!("{value} (variant {}, {})", cell(&answer["variant"]), cell(&answer["reason"]))
+    let variant = answer["variant"].as_str().filter(|name| !name.is_empty()).unwrap_or("-");
+    format!("{value} (variant {variant}, {})", cell(&answer["reason"]))
 }
 
 /// Entries of the audit log as a table.

@@ -28,6 +28,9 @@ pub struct Args {
     /// An origin whose pages may evaluate flags, e.g. `https://shop.example`; may be given several times. `*`: all pages.
     #[arg(long)]
     cors_origin: Vec<String>,
+    /// For development: changes of flags are not refused for moving many users at once; the answer still says how many.
+    #[arg(long)]
+    dev: bool,
     /// Print one line of JSON when ready: address, and the admin token on the first start.
     #[arg(long)]
     json: bool,
@@ -46,6 +49,7 @@ pub async fn run(args: Args) -> Result<u8> {
         flagd_ports,
         ofrep_rate: NonZeroU32::new(args.ofrep_rate_limit),
         cors: flagd::http::cors(&args.cors_origin)?,
+        dev: args.dev,
     };
     let json = args.json;
     let started = move |started: server::Started| {

@@ -42,6 +42,8 @@ pub struct Options {
     pub ofrep_rate: Option<flagd::limit::Rate>,
     /// Whose pages may evaluate; none keeps all others than our own out.
     pub cors: Option<flagd::http::Cors>,
+    /// Whether changes of flags go past the guard on jumps.
+    pub dev: bool,
 }
 
 /// Why a server cannot run.
@@ -151,6 +153,7 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         state: Default::default(),
         flags: Default::default(),
         recent: Arc::default(),
+        dev: options.dev,
         hub: Arc::new(flagd::Hub::new(serde_json::Map::new())),
         ofrep_rate: options.ofrep_rate,
         cors: options.cors.clone(),

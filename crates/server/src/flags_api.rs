@@ -377,7 +377,7 @@ async fn apply(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
         let impact = impact_json(&app, &impacts);
         if asked.dry_run {
             let asked_lately = |key: &str| app.recent.asked_lately(key, now());
-            let refusal = control::guard::judge(&impacts, &before, &after, &asked_lately).err();
+            let refusal = control::guard::judge(&impacts, &before, &after, &asked_lately).err().filter(|_| !app.dev);
             return answered(false, None, impact, json!(refusal.map(|r| r.detail)));
         }
         let command = Command::Flags { changes, break_glass: asked.break_glass };

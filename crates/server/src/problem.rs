@@ -51,8 +51,9 @@ impl From<auth::Denied> for Problem {
 impl From<control::Refusal> for Problem {
     fn from(refusal: control::Refusal) -> Problem {
         let status = match refusal.code {
-            "unknown-flag" | "unknown-experiment" | "unknown-token" => StatusCode::NOT_FOUND,
-            "invalid-flag" | "invalid-spec" | "unknown-variant" | "too-large" => StatusCode::UNPROCESSABLE_ENTITY,
+            "unknown-flag" | "unknown-segment" | "unknown-experiment" | "unknown-token" => StatusCode::NOT_FOUND,
+            "invalid-flag" | "invalid-spec" | "unknown-variant" | "too-large" | "tangled-flags" | "named-twice"
+            | "nothing-to-do" | "reason-needed" | "too-many-changes" => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::CONFLICT,
         };
         Problem::new(status, refusal.code, refusal.detail, refusal.remedy)

@@ -30,6 +30,7 @@ fn plane_with(
         flagd_ports: Vec::new(),
         ofrep_rate,
         cors,
+        dev: false,
     };
     let (app, jobs, _) = boot::open(&options).unwrap();
     let token = boot::first_token(&app).unwrap().unwrap();

@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use http::Method;
 use serde_json::{Value, json};
 
 use crate::client::{Client, asked_to_go, cell};
@@ -184,9 +183,6 @@ async fn story(args: &Args, show: &Show) -> Result<(World, Value, String)> {
     let (world, client, admin) = World::start(args, &|text: &str| show.say(text)).await?;
     let link = format!("{}/#token={admin}", world.base);
     show.say(&format!("\nWatch it in the console:  {link}\n"));
-    let definition =
-        json!({"state": "ENABLED", "variants": {"classic": "classic", "new": "new"}, "defaultVariant": "classic"});
-    client.call(Method::PUT, "/api/v1/flags/new-player", Some(&definition)).await?;
     wait_for_traffic(&client).await?;
     let mut result = json!({"seed": args.seed, "fault": null, "comparison": [], "rollout": null, "audit": null});
     if args.only != Some(Part::Rollout) {

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use http::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpSocket;
@@ -166,6 +167,11 @@ impl World {
             world.spawn(&root, name, &["proxy", "--json", "--config", &path.display().to_string()], &proxy).await?;
         }
         say(&format!("proxies                     in front {edge}, beside the services {mesh}"));
+
+        // Before anybody asks for it: a flag that is made while users ask for it would move all of them at once.
+        let definition =
+            json!({"state": "ENABLED", "variants": {"classic": "classic", "new": "new"}, "defaultVariant": "classic"});
+        client.call(Method::PUT, "/api/v1/flags/new-player", Some(&definition)).await?;
 
         let (seed, users, rate, front) =
             (args.seed.to_string(), args.users.to_string(), args.rate.to_string(), format!("http://{edge}"));
