@@ -402,6 +402,24 @@ fn circles_are_errors_when_they_are_reached() {
 }
 
 #[test]
+fn prerequisites_that_fail_for_some() {
+    let broken = json!({"id": "r", "variation": 0, "clauses": [
+        {"attribute": "a", "op": "in", "values": [1]}, {"contextKind": "user", "attribute": "//", "op": "in", "values": [1]}]});
+    let needs = |key: &str| {
+        json!({"on": true, "variations": ["x", "y"], "offVariation": 1, "fallthrough": {"variation": 0},
+            "prerequisites": [{"key": key, "variation": 0}], "targets": [{"variation": 1, "values": ["ann"]}]})
+    };
+    let world = world(&json!({"flags": {
+        "p": {"on": true, "variations": [1, 2], "offVariation": 1, "fallthrough": {"variation": 0}, "rules": [broken]},
+        "q": {"on": true, "variations": [1, 2], "offVariation": 1, "fallthrough": {"variation": 7}, "rules": [broken]},
+        "f": needs("p"), "g": needs("q")}}));
+    assert_eq!(world.user("f", "u"), "x");
+    assert_eq!(world.user("f", "ann"), "y");
+    assert_eq!(world.give("f", json!({"targetingKey": "ann", "a": 1})), Value::Null);
+    assert!(world.set.flag("g").is_none());
+}
+
+#[test]
 fn malformed_flags_give_the_code_default() {
     let document = json!({"flags": {
         "off": {"on": false, "variations": [1], "offVariation": 9, "fallthrough": {"variation": 0}},
