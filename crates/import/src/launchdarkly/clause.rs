@@ -371,15 +371,43 @@ fn comparison(attr: &Value, op: &str, values: &[Value], place: &str) -> Result<V
             }
             Ok(compare(attr, "matches", expressions))
         }
-        "before" | "after" => {
-            Ok(compare(attr, op, kept(&|v| is_time(v) && form::refusal(&compare(attr, op, vec![v.clone()])).is_none())))
-        }
+        "before" | "after" => times(attr, op, values, place),
         "semVerEqual" => Ok(versions(attr, "semver_eq", kept(&is_version))),
         "semVerLessThan" => Ok(versions(attr, "semver_lt", kept(&is_version))),
         "semVerGreaterThan" => Ok(versions(attr, "semver_gt", kept(&is_version))),
         _ => Ok(NO),
     }
 }
+
+/// LaunchDarkly takes only RFC 3339 for a time, and whole milliseconds; the dialect is milder.
+fn times(attr: &Value, op: &str, values: &[Value], place: &str) -> Result<Value, Left> {
+    let mut times = Vec::new();
+    for value in values.iter().filter(|value| is_time(value)) {
+        let time = in_range(value);
+        if form::refusal(&compare(attr, op, vec![time.clone()])).is_some() {
+            return Err(Left::new(place, format!("the time {value} has no form here")));
+        }
+        times.push(time);
+    }
+    let is_text = compare(attr, "matches", vec![json!(TIME)]);
+    let is_number = compare(attr, "gt", vec![json!(f64::MIN)]);
+    Ok(all([compare(attr, op, times), any([is_text, is_number])]))
+}
+
+/// The time, or the end of what the dialect can tell apart: from 1678 to 2262, as milliseconds to 2255.
+fn in_range(value: &Value) -> Value {
+    match value {
+        Value::String(text) => match text.get(..4).and_then(|year| year.parse::<u32>().ok()) {
+            Some(2_262..) => json!("2262-01-01T00:00:00Z"),
+            Some(..1_678) => json!("1678-01-01T00:00:00Z"),
+            _ => value.clone(),
+        },
+        number => json!(number.as_f64().unwrap_or_default().trunc().clamp(-8_999_999_999_999.0, 8_999_999_999_999.0)),
+    }
+}
+
+const TIME: &str =
+    "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$";
 
 /// LaunchDarkly takes nothing for a version that is not quite one (a leading `v`, a time); the dialect is milder.
 fn versions(attr: &Value, op: &str, values: Vec<Value>) -> Value {

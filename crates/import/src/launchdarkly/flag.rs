@@ -258,6 +258,10 @@ impl<'a> Flags<'a> {
             found.needs.insert(other.to_owned());
             let gives = |variants: Vec<&String>| json!({"flag": other, "variants": variants});
             if fails == Fails::Maybe {
+                if self.gives_nothing_else(other, source) {
+                    let text = format!("needs the flag {other:?}, which is malformed in more than one way");
+                    return Err(Left::new(item.at("key"), text));
+                }
                 let text = format!(
                     "the prerequisite {other:?} is malformed for some users; they get the code default here too, as \
                      with LaunchDarkly"
@@ -270,6 +274,22 @@ impl<'a> Flags<'a> {
             found.listed.push(gives(vec![wanted]));
         }
         Ok(found)
+    }
+
+    /// Whether the flag may give the code default otherwise than by an error that reaches those who need it: then the
+    /// dialect cannot tell the two apart.
+    fn gives_nothing_else(&self, key: &str, source: &Source<'a>) -> bool {
+        let Ok(read) = self.read(key, source) else { return true };
+        let flag = &read.flag;
+        let rules = flag["rules"].as_array().into_iter().flatten();
+        let mut served = rules.filter(|rule| {
+            let id = rule["id"].as_str().unwrap_or_default();
+            !id.starts_with("prerequisite-") && !id.ends_with("-malformed")
+        });
+        let asks = source.setting.value("prerequisites").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+        flag["fallthrough"].is_null()
+            || served.any(|rule| rule["serve"].is_null())
+            || asks && flag["off_variant"].is_null()
     }
 
     fn reaches(&self, from: &str, to: &str) -> bool {

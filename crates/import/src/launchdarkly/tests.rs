@@ -223,6 +223,9 @@ fn every_operator() {
         ("greaterThan", json!([5]), json!(5), false),
         ("greaterThanOrEqual", json!([9, 5]), json!(5), true),
         ("before", json!([now]), json!("2025-12-31T23:59:59.5+00:00"), true),
+        ("before", json!(["9999-12-31T23:59:59Z"]), json!(now), true),
+        ("after", json!([1e15]), json!(now), false),
+        ("after", json!([0.5]), json!("2026-01-01 00:00:00Z"), false),
         ("before", json!(["soon"]), json!("2025-12-31T23:59:59Z"), false),
         ("after", json!([now]), json!(1_767_225_600_001_i64), true),
         ("after", json!([1_767_225_600_000_i64]), json!(now), false),
@@ -396,6 +399,24 @@ fn circles_are_errors_when_they_are_reached() {
     assert_eq!(world.user("f", "bea"), "b");
     assert_eq!(world.user("f", "cy"), Value::Null);
     assert_eq!(world.user("p", "cy"), Value::Null);
+}
+
+#[test]
+fn prerequisites_that_fail_for_some() {
+    let broken = json!({"id": "r", "variation": 0, "clauses": [
+        {"attribute": "a", "op": "in", "values": [1]}, {"contextKind": "user", "attribute": "//", "op": "in", "values": [1]}]});
+    let needs = |key: &str| {
+        json!({"on": true, "variations": ["x", "y"], "offVariation": 1, "fallthrough": {"variation": 0},
+            "prerequisites": [{"key": key, "variation": 0}], "targets": [{"variation": 1, "values": ["ann"]}]})
+    };
+    let world = world(&json!({"flags": {
+        "p": {"on": true, "variations": [1, 2], "offVariation": 1, "fallthrough": {"variation": 0}, "rules": [broken]},
+        "q": {"on": true, "variations": [1, 2], "offVariation": 1, "fallthrough": {"variation": 7}, "rules": [broken]},
+        "f": needs("p"), "g": needs("q")}}));
+    assert_eq!(world.user("f", "u"), "x");
+    assert_eq!(world.user("f", "ann"), "y");
+    assert_eq!(world.give("f", json!({"targetingKey": "ann", "a": 1})), Value::Null);
+    assert!(world.set.flag("g").is_none());
 }
 
 #[test]
