@@ -253,6 +253,20 @@ impl Log {
         Ok(bundle_entries(&bytes).and_then(|e| e.get((index % WIDTH) as usize).map(|e| e.to_vec())))
     }
 
+    /// The entries from `index` to the end of its bundle, or those after the last full bundle: for reading many in order. Empty
+    /// behind the end.
+    pub fn entries_from(&self, index: u64) -> Result<Vec<Vec<u8>>, OpenError> {
+        let size = self.tree.size();
+        let tail_start = size - self.tail.len() as u64;
+        if index >= tail_start {
+            return Ok(self.tail.get((index - tail_start) as usize..).unwrap_or_default().to_vec());
+        }
+        let path = format!("audit/{}", bundle_path(index / WIDTH, WIDTH));
+        let bytes = self.files.read(&path).map_err(io_error(&path))?;
+        let entries = bundle_entries(&bytes).unwrap_or_default();
+        Ok(entries.into_iter().skip((index % WIDTH) as usize).map(<[u8]>::to_vec).collect())
+    }
+
     /// The signed checkpoint over all entries that are published; none before the first.
     pub fn signed_checkpoint(&self) -> Option<String> {
         (self.published > 0).then(|| self.checkpoint(self.published).sign(&self.key))

@@ -167,6 +167,28 @@ fn a_power_cut_loses_nothing_acknowledged() {
 }
 
 #[test]
+fn entries_are_read_in_order_across_bundles() {
+    let files: Arc<dyn Files> = Arc::new(Crashing::new());
+    let mut log = open(&files).unwrap().0;
+    for n in 0..600_u32 {
+        log.append(&[n.to_string().into_bytes()], false).unwrap();
+        if n == 555 {
+            log.publish().unwrap();
+        }
+    }
+    let mut read = Vec::new();
+    loop {
+        let more = log.entries_from(read.len() as u64).unwrap();
+        if more.is_empty() {
+            break;
+        }
+        read.extend(more);
+    }
+    assert_eq!(read, (0..600_u32).map(|n| n.to_string().into_bytes()).collect::<Vec<_>>());
+    assert_eq!(log.entries_from(250).unwrap().len(), 6);
+}
+
+#[test]
 fn tampering_is_found_and_named() {
     let disk = Crashing::new();
     let files: Arc<dyn Files> = Arc::new(disk.clone());

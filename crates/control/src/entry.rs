@@ -23,9 +23,24 @@ pub struct Entry {
     /// Why, in words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// The change was made past the guard on unwatched jumps; somebody should look at it afterwards.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub break_glass: bool,
+    /// Its place among entries that count together: none of them is carried out before the last is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
     /// What.
     #[serde(flatten)]
     pub action: Action,
+}
+
+/// A place in a batch, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Which.
+    pub n: u32,
+    /// Of how many.
+    pub of: u32,
 }
 
 /// What was done.
@@ -55,7 +70,7 @@ pub enum Action {
     FlagPut {
         /// Which.
         key: String,
-        /// Its flagd definition.
+        /// Its definition, in flagd's dialect or ours.
         definition: Value,
     },
     /// A flag was removed.
@@ -64,9 +79,29 @@ pub enum Action {
         /// Which.
         key: String,
     },
+    /// A segment was made or changed.
+    #[serde(rename = "segment.put")]
+    SegmentPut {
+        /// Which.
+        key: String,
+        /// Its definition.
+        definition: Value,
+    },
+    /// A segment was removed.
+    #[serde(rename = "segment.delete")]
+    SegmentDelete {
+        /// Which.
+        key: String,
+    },
     /// A flag was switched off for everybody.
     #[serde(rename = "flag.kill")]
     FlagKill {
+        /// Which.
+        key: String,
+    },
+    /// A flag that was killed is again as it was before.
+    #[serde(rename = "flag.revive")]
+    FlagRevive {
         /// Which.
         key: String,
     },
@@ -192,9 +227,13 @@ impl Entry {
         match &self.action {
             Action::TokenCreate { name, .. } => format!("token {name}"),
             Action::TokenRevoke { id } => id.to_string(),
-            Action::FlagPut { key, .. } | Action::FlagDelete { key } | Action::FlagKill { key } => {
+            Action::FlagPut { key, .. }
+            | Action::FlagDelete { key }
+            | Action::FlagKill { key }
+            | Action::FlagRevive { key } => {
                 format!("flag {key}")
             }
+            Action::SegmentPut { key, .. } | Action::SegmentDelete { key } => format!("segment {key}"),
             Action::ExperimentStart { spec, .. } => format!("experiment {}", spec.name),
             Action::ExperimentPhase { id, .. } | Action::ExperimentAck { id } | Action::ExperimentOff { id, .. } => {
                 id.to_string()

@@ -8,10 +8,11 @@
 //! Pure. Larger bodies are inline as long as a leaf holds them ([`ENTRY_BYTES_MAX`]).
 
 mod entry;
+pub mod guard;
 mod state;
 
-pub use entry::{Action, ENTRY_BYTES_MAX, Entry, PhaseRecord};
-pub use state::{Command, FlagRecord, Refusal, State, TokenRecord};
+pub use entry::{Action, Batch, ENTRY_BYTES_MAX, Entry, PhaseRecord};
+pub use state::{Command, FlagChange, FlagRecord, Refusal, SegmentRecord, State, TokenRecord};
 
 #[cfg(test)]
 mod tests;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use auth::{Role, Token, TokenHash};
 use experiments::{Experiment, Phase, Spec, Transition, Treatment};
-use flags::{Flag, FlagSet, Overlay, Slice};
+use flags::{Flag, FlagSet, Overlay, Segment, Slice};
 use serde_json::{Map, Value};
 use vocab::{Id, Kind, Millis, Name, Share, Timestamp};
 
-use crate::entry::{Action, ENTRY_BYTES_MAX, Entry};
+use crate::entry::{Action, Batch, ENTRY_BYTES_MAX, Entry};
 
 /// The share of subjects that all faults of a layer together may harm.
 const BUDGET: Share = match Share::from_ppm(50_000) {
@@ -20,7 +20,12 @@ const BUDGET: Share = match Share::from_ppm(50_000) {
 const QUARANTINE: Millis = Millis::from_secs(6);
 /// Live experiments at once; bounds what every tick and every proxy works through.
 const LIVE_MAX: usize = 100;
-const FLAGS_MAX: usize = 10_000;
+/// Flags, and as many segments. A hundred thousand load in about a second.
+const FLAGS_MAX: usize = 100_000;
+/// Changes of one batch: what is held back until the last of them is there.
+const BATCH_MAX: usize = 100_000;
+/// Audit indexes kept for each flag; older ones are in the log.
+const HISTORY_MAX: usize = 1_000;
 const TOKENS_MAX: usize = 10_000;
 
 /// A flag and its version.
@@ -32,6 +37,42 @@ pub struct FlagRecord {
     pub version: u64,
     /// A promoted variant that stands in front of the rules until the next change.
     pub promoted: Option<(Id, Arc<str>)>,
+    /// What it was before it was killed; none if it was not. A killed flag stays off until it is revived.
+    pub before_kill: Option<Arc<Flag>>,
+}
+
+/// A segment and its version.
+#[derive(Clone, Debug)]
+pub struct SegmentRecord {
+    /// Compiled.
+    pub segment: Arc<Segment>,
+    /// The audit index of its last change.
+    pub version: u64,
+}
+
+/// A change of a flag or a segment.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FlagChange {
+    /// Make or change a flag.
+    Put {
+        /// Which.
+        key: String,
+        /// In flagd's dialect or ours.
+        definition: Value,
+    },
+    /// Remove a flag.
+    Delete(String),
+    /// Make a killed flag what it was before.
+    Revive(String),
+    /// Make or change a segment.
+    PutSegment {
+        /// Which.
+        key: String,
+        /// See docs/reference/flags.md.
+        definition: Value,
+    },
+    /// Remove a segment.
+    DeleteSegment(String),
 }
 
 /// A token and where it was made.
@@ -48,6 +89,13 @@ pub struct TokenRecord {
 pub struct State {
     tokens: BTreeMap<TokenHash, TokenRecord>,
     flags: BTreeMap<String, FlagRecord>,
+    segments: BTreeMap<String, SegmentRecord>,
+    /// Audit indexes by flag, oldest first.
+    histories: BTreeMap<String, Vec<u64>>,
+    /// Audit indexes of changes made past the guard, oldest first.
+    reviews: Vec<u64>,
+    /// Entries of a batch whose last is not there yet.
+    pending: Vec<(u64, Entry)>,
     experiments: BTreeMap<Id, Experiment>,
     verdicts: BTreeMap<Id, u64>,
     off: BTreeMap<Id, Timestamp>,
@@ -73,15 +121,13 @@ pub enum Command {
     },
     /// Take a token away.
     TokenRevoke(Id),
-    /// Make or change a flag.
-    FlagPut {
-        /// Which.
-        key: String,
-        /// flagd definition.
-        definition: Value,
+    /// Change flags and segments, all or nothing.
+    Flags {
+        /// What.
+        changes: Vec<FlagChange>,
+        /// Past the guard on unwatched jumps.
+        break_glass: bool,
     },
-    /// Remove a flag.
-    FlagDelete(String),
     /// Switch a flag off for everybody.
     FlagKill(String),
     /// Start an experiment; the shell draws the numbers.
@@ -131,10 +177,149 @@ fn refuse<T>(code: &'static str, detail: impl Into<String>, remedy: impl Into<St
     Err(Refusal { code, detail: detail.into(), remedy: remedy.into() })
 }
 
+/// An entry that fits a leaf.
+fn written(action: Action, actor: &str, reason: &str, now: Timestamp) -> Result<Entry, Refusal> {
+    let entry = Entry {
+        v: 1,
+        ts: now.micros(),
+        actor: actor.to_owned(),
+        reason: reason.chars().take(2_000).collect(),
+        break_glass: false,
+        batch: None,
+        action,
+    };
+    let len = entry.to_bytes().len();
+    if len > ENTRY_BYTES_MAX {
+        let detail = format!(
+            "the entry for {} would hold {len} bytes, a leaf of the audit log {ENTRY_BYTES_MAX}",
+            entry.resource()
+        );
+        return refuse("too-large", detail, "make the definition smaller");
+    }
+    Ok(entry)
+}
+
+/// The first findings of a definition, as one sentence.
+fn listed(findings: &[flags::Finding]) -> String {
+    const SHOWN: usize = 10;
+    let mut list: Vec<String> = findings.iter().take(SHOWN).map(ToString::to_string).collect();
+    if findings.len() > SHOWN {
+        list.push(format!("and {} more", findings.len() - SHOWN));
+    }
+    list.join("; ")
+}
+
 impl State {
-    /// Turns a command into the entry that records it. Nothing has changed yet.
-    pub fn decide(&self, command: Command, actor: &str, reason: &str, now: Timestamp) -> Result<Entry, Refusal> {
+    /// Turns a command into the entries that record it: one, or a batch that counts as a whole. Nothing has changed yet.
+    pub fn decide(&self, command: Command, actor: &str, reason: &str, now: Timestamp) -> Result<Vec<Entry>, Refusal> {
+        let Command::Flags { changes, break_glass } = command else {
+            return self.decide_one(command, actor, reason, now).map(|entry| vec![entry]);
+        };
+        if break_glass && reason.trim().is_empty() {
+            let remedy = "say why with --reason: somebody will look at it afterwards";
+            return refuse("reason-needed", "breaking the glass needs a reason", remedy);
+        }
+        self.candidate(&changes)?;
+        let of = u32::try_from(changes.len()).unwrap_or(u32::MAX);
+        let mut entries = Vec::with_capacity(changes.len());
+        for (n, change) in changes.into_iter().enumerate() {
+            let action = match change {
+                FlagChange::Put { key, definition } => Action::FlagPut { key, definition },
+                FlagChange::Delete(key) => Action::FlagDelete { key },
+                FlagChange::Revive(key) => Action::FlagRevive { key },
+                FlagChange::PutSegment { key, definition } => Action::SegmentPut { key, definition },
+                FlagChange::DeleteSegment(key) => Action::SegmentDelete { key },
+            };
+            let mut entry = written(action, actor, reason, now)?;
+            entry.break_glass = break_glass;
+            entry.batch = (of > 1).then_some(Batch { n: n as u32, of });
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    /// The flags as they would be after these changes, or why they cannot be made.
+    pub fn candidate(&self, changes: &[FlagChange]) -> Result<FlagSet, Refusal> {
+        if changes.is_empty() {
+            return refuse("nothing-to-do", "there is no change", "send at least one flag or segment");
+        }
+        if changes.len() > BATCH_MAX {
+            return refuse("too-many-changes", format!("more than {BATCH_MAX} changes at once"), "send them in parts");
+        }
+        let mut set = self.flag_set();
+        let mut touched = std::collections::BTreeSet::new();
+        for change in changes {
+            let (kind, key) = match change {
+                FlagChange::Put { key, .. } | FlagChange::Delete(key) | FlagChange::Revive(key) => ("flag", key),
+                FlagChange::PutSegment { key, .. } | FlagChange::DeleteSegment(key) => ("segment", key),
+            };
+            if !touched.insert((kind, key)) {
+                return refuse("named-twice", format!("the {kind} {key:?} is named twice"), "send each once");
+            }
+            if let ("flag", Some(live)) = (kind, self.live_on(&format!("flag {key}"))) {
+                let remedy = format!("wait, or `seaworthy experiment stop {}` first", live.id);
+                return refuse("under-experiment", format!("flag {key:?} is under experiment {}", live.id), remedy);
+            }
+            let invalid = |findings: &[flags::Finding]| {
+                let detail = format!("{kind} {key:?}: {}", listed(findings));
+                refuse("invalid-flag", detail, "mend the definition and send it again; see docs/reference/flags.md")
+            };
+            match change {
+                FlagChange::Put { key, definition } => match Flag::compile(key, definition, &Map::new(), &Map::new()) {
+                    Ok(flag) => {
+                        let killed = self.flags.get(key).is_some_and(|record| record.before_kill.is_some());
+                        if killed && flag.ever_enabled() {
+                            let detail = format!("flag {key:?} was killed and stays off");
+                            let remedy = format!("look why, then `seaworthy flag revive {key}`; then change it");
+                            return refuse("killed", detail, remedy);
+                        }
+                        set.insert(Arc::new(flag));
+                    }
+                    Err(findings) => return invalid(&findings),
+                },
+                FlagChange::Revive(key) => match &self.known_flag(key)?.before_kill {
+                    Some(before) => set.insert(before.clone()),
+                    None => {
+                        return refuse("not-killed", format!("flag {key:?} was not killed"), "nothing is left to do");
+                    }
+                },
+                FlagChange::Delete(key) => {
+                    self.known_flag(key)?;
+                    set.remove(key);
+                }
+                FlagChange::PutSegment { key, definition } => match Segment::compile(definition) {
+                    Ok(_) if key.is_empty() || key.len() > 256 => {
+                        return refuse("invalid-flag", "a segment's key has 1 to 256 bytes", "choose another key");
+                    }
+                    Ok(segment) => set.set_segment(key, Some(Arc::new(segment))),
+                    Err(findings) => return invalid(&findings),
+                },
+                FlagChange::DeleteSegment(key) => {
+                    if !self.segments.contains_key(key) {
+                        let remedy = "see `seaworthy flag segments`";
+                        return refuse("unknown-segment", format!("there is no segment {key:?}"), remedy);
+                    }
+                    set.set_segment(key, None);
+                }
+            }
+        }
+        let (flags, segments) = (set.flags().len(), set.segments().len());
+        if flags > FLAGS_MAX || segments > FLAGS_MAX {
+            return refuse("too-many-flags", format!("more than {FLAGS_MAX} flags or segments"), "delete some");
+        }
+        let tangles = set.tangles();
+        if !tangles.is_empty() {
+            let remedy = "change or remove what refers to it first, or all in one go with `seaworthy apply`";
+            return refuse("tangled-flags", listed(&tangles), remedy);
+        }
+        Ok(set)
+    }
+
+    fn decide_one(&self, command: Command, actor: &str, reason: &str, now: Timestamp) -> Result<Entry, Refusal> {
         let action = match command {
+            Command::Flags { .. } => {
+                return refuse("internal", "flags are decided together", "this is a fault of ours");
+            }
             Command::TokenCreate { name, role, hash, expires } => {
                 if self.tokens.len() >= TOKENS_MAX {
                     return refuse("too-many-tokens", format!("there are {TOKENS_MAX} tokens"), "revoke some");
@@ -148,28 +333,6 @@ impl State {
                     return refuse("unknown-token", format!("there is no token {id}"), "see `seaworthy token list`");
                 }
             },
-            Command::FlagPut { key, definition } => {
-                if let Err(findings) = Flag::compile(&key, &definition, &Map::new(), &Map::new()) {
-                    let list: Vec<String> = findings.iter().map(ToString::to_string).collect();
-                    return refuse("invalid-flag", list.join("; "), "mend the definition and send it again");
-                }
-                if self.flags.len() >= FLAGS_MAX && !self.flags.contains_key(&key) {
-                    return refuse("too-many-flags", format!("there are {FLAGS_MAX} flags"), "delete some");
-                }
-                if let Some(live) = self.live_on(&format!("flag {key}")) {
-                    let remedy = format!("wait, or `seaworthy experiment stop {}` first", live.id);
-                    return refuse("under-experiment", format!("flag {key:?} is under experiment {}", live.id), remedy);
-                }
-                Action::FlagPut { key, definition }
-            }
-            Command::FlagDelete(key) => {
-                self.known_flag(&key)?;
-                if let Some(live) = self.live_on(&format!("flag {key}")) {
-                    let remedy = format!("`seaworthy experiment stop {}` first", live.id);
-                    return refuse("under-experiment", format!("flag {key:?} is under experiment {}", live.id), remedy);
-                }
-                Action::FlagDelete { key }
-            }
             Command::FlagKill(key) => {
                 self.known_flag(&key)?;
                 Action::FlagKill { key }
@@ -186,6 +349,8 @@ impl State {
                     ts: now.micros(),
                     actor: actor.to_owned(),
                     reason: transition.reason,
+                    break_glass: false,
+                    batch: None,
                     action: Action::ExperimentPhase { id, to: transition.to.into(), verdict: transition.verdict },
                 };
                 return Ok(entry);
@@ -203,19 +368,7 @@ impl State {
             Command::Resume if self.halted => Action::Resume,
             Command::Resume => return refuse("not-halted", "nothing is halted", "nothing is left to do"),
         };
-        let entry = Entry {
-            v: 1,
-            ts: now.micros(),
-            actor: actor.to_owned(),
-            reason: reason.chars().take(2_000).collect(),
-            action,
-        };
-        let len = entry.to_bytes().len();
-        if len > ENTRY_BYTES_MAX {
-            let detail = format!("the entry would hold {len} bytes, a leaf of the audit log {ENTRY_BYTES_MAX}");
-            return refuse("too-large", detail, "make the definition smaller");
-        }
-        Ok(entry)
+        written(action, actor, reason, now)
     }
 
     fn known_flag(&self, key: &str) -> Result<&FlagRecord, Refusal> {
@@ -335,13 +488,47 @@ impl State {
     pub fn apply(&mut self, index: u64, bytes: &[u8]) {
         self.size = index + 1;
         match Entry::from_bytes(bytes) {
-            Ok(entry) => self.carry_out(index, entry),
+            Ok(entry) => self.in_order(index, entry),
             Err(_) => self.skipped.push(index),
         }
     }
 
+    /// A batch is carried out with its last entry. One that was cut off by a crash was never acknowledged and is dropped.
+    fn in_order(&mut self, index: u64, entry: Entry) {
+        let Some(batch) = entry.batch else {
+            self.skipped.extend(self.pending.drain(..).map(|(index, _)| index));
+            return self.carry_out(index, entry);
+        };
+        if batch.n as usize != self.pending.len() || batch.n >= batch.of {
+            self.skipped.extend(self.pending.drain(..).map(|(index, _)| index));
+            if batch.n != 0 {
+                return self.skipped.push(index);
+            }
+        }
+        self.pending.push((index, entry));
+        if batch.n + 1 == batch.of {
+            for (index, entry) in std::mem::take(&mut self.pending) {
+                self.carry_out(index, entry);
+            }
+        }
+    }
+
+    fn note_history(&mut self, key: &str, index: u64) {
+        let history = self.histories.entry(key.to_owned()).or_default();
+        if history.len() >= HISTORY_MAX {
+            history.remove(0);
+        }
+        history.push(index);
+    }
+
     fn carry_out(&mut self, index: u64, entry: Entry) {
         let at = entry.time();
+        if entry.break_glass {
+            if self.reviews.len() >= HISTORY_MAX {
+                self.reviews.remove(0);
+            }
+            self.reviews.push(index);
+        }
         match entry.action {
             Action::TokenCreate { name, role, sha256, expires } => {
                 let Some(hash) = TokenHash::from_hex(&sha256) else { return self.skipped.push(index) };
@@ -351,18 +538,49 @@ impl State {
             Action::TokenRevoke { id } => self.tokens.retain(|_, record| record.id != id),
             Action::FlagPut { key, definition } => match Flag::compile(&key, &definition, &Map::new(), &Map::new()) {
                 Ok(flag) => {
-                    self.flags.insert(key, FlagRecord { flag: Arc::new(flag), version: index, promoted: None });
+                    self.note_history(&key, index);
+                    // Off stays off, and remembers what it was.
+                    let before_kill = self.flags.remove(&key).and_then(|record| record.before_kill);
+                    let before_kill = before_kill.filter(|_| !flag.ever_enabled());
+                    let record = FlagRecord { flag: Arc::new(flag), version: index, promoted: None, before_kill };
+                    self.flags.insert(key, record);
                 }
                 Err(_) => self.skipped.push(index),
             },
             Action::FlagDelete { key } => {
+                self.note_history(&key, index);
                 self.flags.remove(&key);
             }
+            Action::SegmentPut { key, definition } => match Segment::compile(&definition) {
+                Ok(segment) => {
+                    self.segments.insert(key, SegmentRecord { segment: Arc::new(segment), version: index });
+                }
+                Err(_) => self.skipped.push(index),
+            },
+            Action::SegmentDelete { key } => {
+                self.segments.remove(&key);
+            }
             Action::FlagKill { key } => {
-                self.redefine(&key, index, |definition| definition["state"] = Value::from("DISABLED"));
+                self.note_history(&key, index);
+                if let Some(record) = self.flags.get_mut(&key) {
+                    record.before_kill.get_or_insert_with(|| record.flag.clone());
+                }
+                self.redefine(&key, index, Flag::killed);
+            }
+            Action::FlagRevive { key } => {
+                self.note_history(&key, index);
+                if let Some(record) = self.flags.get_mut(&key) {
+                    if let Some(before) = record.before_kill.take() {
+                        record.flag = before;
+                        record.version = index;
+                    }
+                }
             }
             Action::ExperimentStart { spec, arm_salt, layer_salt, offset } => {
                 let id = Id::new(Kind::Experiment, index);
+                if let Treatment::Flag(change) = &spec.treatment {
+                    self.note_history(&change.key, index);
+                }
                 let experiment = Experiment {
                     id,
                     spec: Arc::from(spec),
@@ -415,6 +633,11 @@ impl State {
             // Two decisions may race to the log; the first one stands.
             return;
         }
+        if let Treatment::Flag(change) = &experiment.spec.treatment {
+            let key = change.key.clone();
+            self.note_history(&key, index);
+        }
+        let Some(experiment) = self.experiments.get_mut(&id) else { return };
         experiment.phase = to;
         experiment.reached = to.stage().or(experiment.reached);
         experiment.phase_at = at;
@@ -439,14 +662,13 @@ impl State {
                 record.version = index;
             }
         } else {
-            self.redefine(&change.key, index, |d| d["defaultVariant"] = Value::from(change.variant.clone()));
+            self.redefine(&change.key, index, |flag| flag.promoted(&change.variant));
         }
     }
 
-    fn redefine(&mut self, key: &str, index: u64, change: impl FnOnce(&mut Value)) {
+    fn redefine(&mut self, key: &str, index: u64, change: impl FnOnce(&Flag) -> Value) {
         let Some(record) = self.flags.get_mut(key) else { return };
-        let mut definition = record.flag.definition().clone();
-        change(&mut definition);
+        let definition = change(&record.flag);
         if let Ok(flag) = Flag::compile(key, &definition, &Map::new(), &Map::new()) {
             record.flag = Arc::new(flag);
             record.version = index;
@@ -470,7 +692,23 @@ impl State {
 
     /// The flags as a set for evaluation.
     pub fn flag_set(&self) -> FlagSet {
-        FlagSet::of(self.flags.values().map(|record| record.flag.clone()), Map::new())
+        let segments = self.segments.iter().map(|(key, record)| (key.clone(), record.segment.clone()));
+        FlagSet::of(self.flags.values().map(|record| record.flag.clone()), Map::new()).with_segments(segments)
+    }
+
+    /// All segments, by key.
+    pub fn segments(&self) -> &BTreeMap<String, SegmentRecord> {
+        &self.segments
+    }
+
+    /// Audit indexes of changes made past the guard on unwatched jumps, oldest first; the newest thousand.
+    pub fn reviews(&self) -> &[u64] {
+        &self.reviews
+    }
+
+    /// Audit indexes of what happened to a flag, oldest first; the newest thousand.
+    pub fn flag_history(&self, key: &str) -> &[u64] {
+        self.histories.get(key).map_or(&[], Vec::as_slice)
     }
 
     /// What stands in front of flags' own rules, by flag key.

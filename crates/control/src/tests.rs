@@ -3,10 +3,18 @@ use experiments::{Phase, Spec, Transition};
 use serde_json::{Value, json};
 use vocab::{Arm, Id, Kind, Share, Timestamp};
 
-use crate::{Command, Entry, Refusal, State};
+use crate::{Command, Entry, FlagChange, Refusal, State};
 
 fn at(secs: i64) -> Timestamp {
     Timestamp::from_nanos(secs * 1_000_000_000)
+}
+
+fn flags(changes: Vec<FlagChange>) -> Command {
+    Command::Flags { changes, break_glass: false }
+}
+
+fn put(key: &str, definition: Value) -> Command {
+    flags(vec![FlagChange::Put { key: key.into(), definition }])
 }
 
 /// A state and the log it was folded from.
@@ -19,17 +27,19 @@ struct World {
 impl World {
     fn run(&mut self, command: Command) -> Result<u64, Refusal> {
         let now = at(self.log.len() as i64);
-        let entry = self.state.decide(command, "token:test", "because", now)?;
-        let index = self.log.len() as u64;
-        self.log.push(entry.to_bytes());
-        self.state.apply(index, &self.log[index as usize]);
-        Ok(index)
+        let entries = self.state.decide(command, "token:test", "because", now)?;
+        for entry in &entries {
+            let index = self.log.len() as u64;
+            self.log.push(entry.to_bytes());
+            self.state.apply(index, &self.log[index as usize]);
+        }
+        Ok(self.log.len() as u64 - 1)
     }
 
     fn flag(&mut self, targeting: Value) {
         let definition = json!({"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off",
             "targeting": targeting});
-        self.run(Command::FlagPut { key: "player".into(), definition }).unwrap();
+        self.run(put("player", definition)).unwrap();
     }
 
     fn start(&mut self, spec: Value, offset: u32) -> Result<Id, Refusal> {
@@ -145,14 +155,13 @@ fn refusals_say_what_to_do() {
     let busy = world.start(rollout(), 0).unwrap_err();
     assert_eq!(busy.code, "target-busy");
     assert!(busy.detail.contains(&id.to_string()), "{busy}");
-    let put =
-        Command::FlagPut { key: "player".into(), definition: json!({"state": "ENABLED", "variants": {"on": true}}) };
-    assert_eq!(world.run(put).unwrap_err().code, "under-experiment");
+    let change = put("player", json!({"state": "ENABLED", "variants": {"on": true}}));
+    assert_eq!(world.run(change).unwrap_err().code, "under-experiment");
     assert_eq!(world.start(fault("big", 0.06, 1), 0).unwrap_err().code, "over-budget");
-    let broken = Command::FlagPut { key: "x".into(), definition: json!({"state": "MAYBE"}) };
+    let broken = put("x", json!({"state": "MAYBE"}));
     assert_eq!(
         world.run(broken).unwrap_err().detail,
-        "/state: expected ENABLED or DISABLED; /variants: expected at least one variant"
+        r#"flag "x": /state: expected ENABLED or DISABLED; /variants: expected at least one variant"#
     );
     world.run(Command::Halt).unwrap();
     assert_eq!(world.start(fault("f", 0.01, 1), 0).unwrap_err().code, "halted");
@@ -192,4 +201,90 @@ fn freed_budget_stays_in_quarantine() {
     assert_eq!(world.start(fault("second", 0.05, 1), 0).unwrap_err().code, "over-budget");
     world.run(Command::OffEverywhere { id, proxies: 1 }).unwrap();
     world.start(fault("second", 0.05, 1), 0).unwrap();
+}
+
+fn ours(more: Value) -> Value {
+    let mut definition =
+        json!({"variants": {"on": true, "off": false}, "on": true, "off_variant": "off", "fallthrough": "off"});
+    definition.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    definition
+}
+
+fn batch() -> Vec<FlagChange> {
+    let rules = json!([{"when": {"segment": "staff"}, "serve": "on"}]);
+    let needs = json!([{"flag": "base", "variants": ["on"]}]);
+    vec![
+        FlagChange::Put { key: "top".into(), definition: ours(json!({"prerequisites": needs, "rules": rules})) },
+        FlagChange::Put { key: "base".into(), definition: ours(json!({"fallthrough": "on"})) },
+        FlagChange::PutSegment { key: "staff".into(), definition: json!({"include": ["ann"]}) },
+    ]
+}
+
+/// Guarantees: changes of flags and segments count together or not at all, also when a crash cut them off; what refers to
+/// nothing, or in a circle, is refused; replay gives the same ruleset.
+#[test]
+fn changes_of_flags_are_all_or_nothing() {
+    let mut world = World::default();
+    world.run(flags(batch())).unwrap();
+    let digest = world.state.flag_set().digest();
+    assert_eq!(world.state.flags().len(), 2);
+    let mut replayed = State::default();
+    world.log.iter().enumerate().for_each(|(i, bytes)| replayed.apply(i as u64, bytes));
+    assert_eq!(replayed.flag_set().digest(), digest);
+    // The last entry of a second batch never made it to the disk; what comes after it counts all the same.
+    let mut cut = World::default();
+    let entries = cut.state.decide(flags(batch()), "token:test", "", at(0)).unwrap();
+    entries[..2].iter().enumerate().for_each(|(i, entry)| cut.state.apply(i as u64, &entry.to_bytes()));
+    assert!(cut.state.flags().is_empty());
+    let after = cut.state.decide(put("alone", ours(json!({}))), "token:test", "", at(1)).unwrap();
+    cut.state.apply(2, &after[0].to_bytes());
+    assert_eq!((cut.state.flags().len(), cut.state.skipped()), (1, &[0, 1][..]));
+
+    for (change, code) in [
+        (FlagChange::Delete("base".into()), "tangled-flags"),
+        (FlagChange::DeleteSegment("staff".into()), "tangled-flags"),
+        (FlagChange::DeleteSegment("nobody".into()), "unknown-segment"),
+        (
+            FlagChange::Put {
+                key: "base".into(),
+                definition: ours(json!({"prerequisites": [{"flag": "top", "variants": ["on"]}]})),
+            },
+            "tangled-flags",
+        ),
+    ] {
+        assert_eq!(world.run(flags(vec![change.clone()])).unwrap_err().code, code, "{change:?}");
+    }
+    let twice = vec![FlagChange::Delete("top".into()), FlagChange::Delete("top".into())];
+    assert_eq!(world.run(flags(twice)).unwrap_err().code, "named-twice");
+    // What needs each other may go together.
+    let all = vec![
+        FlagChange::DeleteSegment("staff".into()),
+        FlagChange::Delete("base".into()),
+        FlagChange::Delete("top".into()),
+    ];
+    world.run(flags(all)).unwrap();
+    assert!(world.state.flags().is_empty() && world.state.segments().is_empty());
+    assert_eq!(world.state.flag_history("top"), [0, 5]);
+}
+
+/// Guarantees: a killed flag stays off until somebody revives it, whatever is put meanwhile, and is then what it was before.
+#[test]
+fn a_killed_flag_stays_killed() {
+    let mut world = World::default();
+    world.run(put("f", ours(json!({"fallthrough": "on"})))).unwrap();
+    world.run(Command::FlagKill("f".into())).unwrap();
+    world.run(Command::FlagKill("f".into())).unwrap();
+    assert_eq!(world.run(put("f", ours(json!({"fallthrough": "on"})))).unwrap_err().code, "killed");
+    world.run(put("f", ours(json!({"on": false, "description": "off for now"})))).unwrap();
+    assert_eq!(world.run(put("f", ours(json!({})))).unwrap_err().code, "killed");
+    let later = ours(json!({"on": false, "schedule": [{"at": "2030-01-01T00:00:00Z", "change": {"on": true}}]}));
+    assert_eq!(world.run(put("f", later)).unwrap_err().code, "killed");
+    let mut replayed = State::default();
+    world.log.iter().enumerate().for_each(|(i, bytes)| replayed.apply(i as u64, bytes));
+    assert!(!replayed.flags()["f"].flag.enabled());
+    world.run(flags(vec![FlagChange::Revive("f".into())])).unwrap();
+    let flag = &world.state.flags()["f"].flag;
+    assert!(flag.enabled() && flag.default_variant() == Some("on"));
+    assert_eq!(world.run(flags(vec![FlagChange::Revive("f".into())])).unwrap_err().code, "not-killed");
+    world.run(put("f", ours(json!({})))).unwrap();
 }

@@ -111,10 +111,11 @@ macro_rules! evaluation {
                 let view = self.view(&headers)?;
                 let context = context(request.into_inner().context).ok_or_else(bad_context)?;
                 let context = self.enrich(context, &headers);
+                view.snapshot.note_all(&context, now());
                 let mut flags = std::collections::HashMap::new();
                 for key in view.snapshot.flags.flags().into_keys() {
                     // As flagd does: what fails is left out of the whole.
-                    let Ok(found) = view.snapshot.resolve(key, &context, now()) else { continue };
+                    let Ok(found) = view.snapshot.decide(key, &context, now()) else { continue };
                     let value = found.value.and_then(|value| match value {
                         Value::Bool(b) => Some(Any::BoolValue(*b)),
                         Value::String(s) => Some(Any::StringValue(s.clone())),

@@ -191,6 +191,7 @@ fn build(selector: &Selector, version: u64, all: &[Source]) -> View {
         document["metadata"] = Value::Object(set_metadata.clone());
     }
     let flags = FlagSet::of(chosen.into_values().map(|(_, flag)| flag.clone()), set_metadata);
-    let snapshot = Snapshot::new(flags.with_segments(segments).with_overlays(overlays), telemetry);
+    let watcher = all.iter().find_map(|source| source.snapshot.watcher());
+    let snapshot = Snapshot::new(flags.with_segments(segments).with_overlays(overlays), telemetry).watched(watcher);
     View { snapshot, version, document: document.to_string().into(), sources }
 }

@@ -115,7 +115,7 @@ impl Bucketing {
         let modulo = |hash: u32| f64::from(hash % (total as u32).max(1));
         let scaled = |hash: u32| ((u64::from(hash) * total as u64) >> 32) as f64;
         match self {
-            Bucketing::Native1 => ((u128::from(key.hash(unit)) * (total as u128)) >> 64) as f64,
+            Bucketing::Native1 => ((u128::from(key.hash(unit)) * u128::from(total as u64)) >> 64) as u64 as f64,
             Bucketing::FlagdV1 => {
                 let hash = murmur3(&[bytes, unit_bytes]) as i32;
                 f64::from(hash.unsigned_abs()) / f64::from(i32::MAX) * 100.0
@@ -273,17 +273,24 @@ fn murmur3_seeded(seed: u32, parts: &[&[u8]]) -> u32 {
     const C1: u32 = 0xcc9e_2d51;
     const C2: u32 = 0x1b87_3593;
     let scramble = |k: u32| k.wrapping_mul(C1).rotate_left(15).wrapping_mul(C2);
-    let mut hash = seed;
-    let mut block = 0_u32;
-    let mut filled = 0;
-    let mut len = 0_u32;
-    for byte in parts.iter().flat_map(|part| part.iter()) {
-        block |= u32::from(*byte) << (8 * filled);
-        filled += 1;
-        len += 1;
-        if filled == 4 {
-            hash = (hash ^ scramble(block)).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64);
-            (block, filled) = (0, 0);
+    let mix =
+        |hash: u32, block: u32| (hash ^ scramble(block)).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64);
+    let (mut hash, mut block, mut filled, mut len) = (seed, 0_u32, 0, 0_u32);
+    for part in parts {
+        len = len.wrapping_add(part.len() as u32);
+        let mut rest = *part;
+        // Whole words where parts begin at one, which is nearly always.
+        while let (0, Some((word, after))) = (filled, rest.split_first_chunk::<4>()) {
+            hash = mix(hash, u32::from_le_bytes(*word));
+            rest = after;
+        }
+        for byte in rest {
+            block |= u32::from(*byte) << (8 * filled);
+            filled += 1;
+            if filled == 4 {
+                hash = mix(hash, block);
+                (block, filled) = (0, 0);
+            }
         }
     }
     if filled > 0 {

@@ -51,6 +51,20 @@ impl Clock {
         if self.always { Some(second + 1) } else { self.turns.range(second + 1..).next().copied() }
     }
 
+    /// Times after `now` at which to look whether answers have changed: the turns, and where the time is reckoned with in another way
+    /// every ten minutes of the next eight hours.
+    pub(crate) fn moments(&self, now: Timestamp) -> Vec<Timestamp> {
+        const TURNS_MAX: usize = 100;
+        const STEP_SECS: i64 = 600;
+        let second = now.nanos().div_euclid(1_000_000_000);
+        let mut seconds: Vec<i64> = self.turns.range(second + 1..).take(TURNS_MAX).copied().collect();
+        if self.always {
+            seconds.extend((1..=48).map(|n| second + n * STEP_SECS));
+            seconds.sort_unstable();
+        }
+        seconds.into_iter().map(|second| Timestamp::from_nanos(second.saturating_mul(1_000_000_000))).collect()
+    }
+
     pub(crate) fn read(&mut self, rule: &Expr) {
         let is_time = |expr: &Expr| matches!(expr, Expr::Var { path: Path::Timestamp, .. });
         match rule {
@@ -71,6 +85,8 @@ impl Clock {
             Expr::Call(_, arguments) | Expr::List(arguments) | Expr::Fractional { arguments } => {
                 arguments.iter().for_each(|argument| self.read(argument));
             }
+            Expr::InTexts(path, _) => self.always |= matches!(path, Path::Whole),
+            Expr::Split(split) => split.input().iter().for_each(|input| self.read(input)),
             Expr::Var { path, default } => {
                 self.always |= match path {
                     Path::Timestamp | Path::Whole => true,

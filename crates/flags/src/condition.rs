@@ -153,7 +153,7 @@ impl Reader<'_> {
                 }
             },
             "bucket" => Bucket::read(inner, &here, self.flag_key, self.findings).map(|b| Kind::Bucket(Box::new(b))),
-            "logic" => match Expr::compile(inner, &Map::new()) {
+            "logic" => match Expr::compile(inner, self.flag_key, &Map::new()) {
                 Ok(expr) => Some(Kind::Logic(Box::new(expr))),
                 Err(finding) => {
                     self.findings.add(format!("{here}{}", finding.place), finding.reason);

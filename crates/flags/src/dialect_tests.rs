@@ -368,7 +368,7 @@ fn explanations_name_rule_clause_and_bucket() {
     );
     let bucket = steps.iter().find(|step| step["bucketing"] == "native-1").unwrap();
     assert_eq!((&bucket["unit"], &bucket["of"]), (&json!("u"), &json!(2.0)));
-    assert_eq!(steps.iter().find(|step| step["at"] == "/when").unwrap()["within"], 1);
+    assert_eq!(steps.iter().find(|step| step["at"] == "/when").unwrap()["within"], "segment s");
 }
 
 #[test]
@@ -419,7 +419,7 @@ fn world(u: &mut arbtest::arbitrary::Unstructured<'_>) -> arbtest::arbitrary::Re
             }
         })
     };
-    let mut body = |u: &mut arbtest::arbitrary::Unstructured<'_>, depth: u8| -> arbtest::arbitrary::Result<Value> {
+    let body = |u: &mut arbtest::arbitrary::Unstructured<'_>, depth: u8| -> arbtest::arbitrary::Result<Value> {
         let mut rules = Vec::new();
         for _ in 0..u.int_in_range(0..=3)? {
             rules.push(json!({"when": condition(u, depth)?, "serve": serve(u)?}));
@@ -516,4 +516,32 @@ fn definitions_survive_anything() {
         }
         Ok(())
     });
+}
+
+/// Guarantees: a change is judged by the most subjects that it moves at once, now or later by itself.
+#[test]
+fn impact_sees_what_comes_later() {
+    let subjects: Vec<Context> = (0..1_000).map(|n| Context::of(&format!("user-{n}"))).collect();
+    let nobody = one(json!({}));
+    let changed = |more: Value| {
+        let impacts = crate::impact(&nobody, &one(more), &subjects, at(NOON));
+        impacts.first().map_or(0, |impact| impact.changed)
+    };
+    assert_eq!(changed(json!({"description": "new words"})), 0);
+    assert_eq!(changed(json!({"fallthrough": "on"})), 1_000);
+    assert_eq!(changed(json!({"on": false, "off_variant": null})), 0);
+    assert_eq!(changed(json!({"schedule": [{"at": "2026-12-24T00:00:00Z", "change": {"fallthrough": "on"}}]})), 1_000);
+    let rule = json!([{"when": {"attr": "$now", "op": "after", "values": ["2026-12-24T00:00:00Z"]}, "serve": "on"}]);
+    assert_eq!(changed(json!({"rules": rule})), 1_000);
+    let ramp = |linear: bool, end: &str, steps: [f64; 3]| {
+        let at = ["2026-12-01T13:00:00Z", "2026-12-01T16:00:00Z", end];
+        let steps: Vec<Value> = at.iter().zip(steps).map(|(at, share)| json!({"at": at, "share": share})).collect();
+        changed(json!({"fallthrough": {"ramp": {"from": "off", "to": "on", "linear": linear, "steps": steps}}}))
+    };
+    let stepped = ramp(false, "2026-12-01T19:00:00Z", [0.05, 0.1, 0.18]);
+    assert!((50..=110).contains(&stepped), "{stepped}");
+    let slow = ramp(true, "2026-12-01T19:00:00Z", [0.0, 0.5, 1.0]);
+    assert!((10..=60).contains(&slow), "{slow}");
+    let fast = ramp(true, "2026-12-01T16:00:10Z", [0.0, 0.0, 1.0]);
+    assert!(fast > 850, "{fast}");
 }

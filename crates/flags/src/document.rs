@@ -83,9 +83,28 @@ impl FlagSet {
         }
     }
 
+    /// Reads a document that is part of something larger: what it refers to may be elsewhere.
+    pub fn parse_part(text: &str) -> Result<FlagSet, Vec<Finding>> {
+        match FlagSet::read(text)? {
+            (set, findings) if findings.is_empty() => Ok(set),
+            (_, findings) => Err(findings),
+        }
+    }
+
     /// As flagd reads it: a flag whose targeting rule cannot be used is in the set and answers PARSE_ERROR. The findings name
     /// such rules; what else is wrong refuses the document.
     pub fn parse_leniently(text: &str) -> Result<(FlagSet, Vec<Finding>), Vec<Finding>> {
+        let (set, broken_rules) = FlagSet::read(text)?;
+        let mut findings = set.tangles();
+        if findings.is_empty() {
+            return Ok((set, broken_rules));
+        }
+        findings.extend(broken_rules);
+        Err(findings)
+    }
+
+    /// The set, with flags whose rule is broken, and what is wrong with those.
+    fn read(text: &str) -> Result<(FlagSet, Vec<Finding>), Vec<Finding>> {
         if text.len() > DOCUMENT_BYTES_MAX {
             return Err(vec![Finding::new("", format!("longer than {DOCUMENT_BYTES_MAX} bytes"))]);
         }
@@ -145,9 +164,6 @@ impl FlagSet {
             }
         }
         if findings.is_empty() {
-            findings = set.tangles();
-        }
-        if findings.is_empty() {
             return Ok((set, broken_rules));
         }
         findings.extend(broken_rules);
@@ -194,14 +210,14 @@ impl FlagSet {
     pub fn tangles(&self) -> Vec<Finding> {
         let mut findings = Findings::default();
         // 0 is not seen, 1 is on the way, 2 is done.
-        let mut seen: HashMap<(bool, &str), u8> = HashMap::new();
+        let mut seen: HashMap<Node<'_>, u8> = HashMap::new();
         let flags = self.flags.values().filter(|f| !f.needs.0.is_empty() || !f.needs.1.is_empty());
-        let mut roots: Vec<(bool, &str)> = flags.map(|flag| (true, flag.key.as_str())).collect();
+        let mut roots: Vec<Node<'_>> = flags.map(|flag| (true, flag.key.as_str())).collect();
         roots.extend(self.segments.keys().map(|key| (false, key.as_str())));
         roots.sort_unstable();
         for root in roots {
             // Depth first, without recursion: (node, its children, how many of them were visited).
-            let mut way: Vec<((bool, &str), Vec<(bool, &str)>, usize)> = Vec::new();
+            let mut way: Vec<(Node<'_>, Vec<Node<'_>>, usize)> = Vec::new();
             let mut next = Some(root);
             loop {
                 if let Some(node) = next.take() {
@@ -235,7 +251,7 @@ impl FlagSet {
     }
 
     /// What a flag (true) or a segment refers to; what is missing is a finding.
-    fn children<'a>(&'a self, node: (bool, &str), findings: &mut Findings) -> Vec<(bool, &'a str)> {
+    fn children<'a>(&'a self, node: Node<'_>, findings: &mut Findings) -> Vec<Node<'a>> {
         let needs = if node.0 {
             self.flags.get(node.1).map(|flag| flag.needs.clone())
         } else {
@@ -314,11 +330,31 @@ impl FlagSet {
         clock
     }
 
+    /// When answers of this flag may change by themselves, through what it needs too.
+    pub(crate) fn clock_of(&self, key: &str) -> Clock {
+        let mut clock = Clock::default();
+        let mut open: Vec<Node<'_>> = vec![(true, key)];
+        let mut seen: Vec<Node<'_>> = Vec::new();
+        while let Some(node) = open.pop() {
+            if seen.contains(&node) {
+                continue;
+            }
+            seen.push(node);
+            if node.0 {
+                self.flags.get(node.1).iter().for_each(|flag| clock.merge(&flag.clock));
+            } else {
+                self.segments.get(node.1).iter().for_each(|segment| segment.clock(&mut clock));
+            }
+            open.extend(self.children(node, &mut Findings::default()));
+        }
+        clock
+    }
+
     /// Names all that decides this flag: itself, the flags and segments it needs, and the experiments in front of them.
     pub fn digest_of(&self, key: &str) -> [u8; 16] {
         let mut parts = Vec::new();
-        let mut open: Vec<(bool, &str)> = vec![(true, key)];
-        let mut seen: Vec<(bool, &str)> = Vec::new();
+        let mut open: Vec<Node<'_>> = vec![(true, key)];
+        let mut seen: Vec<Node<'_>> = Vec::new();
         while let Some(node) = open.pop() {
             if seen.contains(&node) {
                 continue;
@@ -386,6 +422,9 @@ fn write_out(rule: &mut Value, evaluators: &Map<String, Value>) {
     }
 }
 
+/// A flag (true) or a segment, by key.
+type Node<'a> = (bool, &'a str);
+
 /// Sixteen bytes of SHA-256 over texts, each with its length.
 pub(crate) fn digest(parts: &[&str]) -> [u8; 16] {
     use sha2::Digest as _;
@@ -399,7 +438,7 @@ pub(crate) fn digest(parts: &[&str]) -> [u8; 16] {
     digest
 }
 
-fn pointer(node: (bool, &str)) -> String {
+fn pointer(node: Node<'_>) -> String {
     format!("/{}/{}", if node.0 { "flags" } else { "segments" }, node.1)
 }
 
@@ -488,7 +527,7 @@ impl Flag {
             match definition.get("targeting") {
                 None | Some(Value::Null) => Rules::None,
                 Some(Value::Object(rule)) if rule.is_empty() => Rules::None,
-                Some(rule) => match Expr::compile(rule, evaluators) {
+                Some(rule) => match Expr::compile(rule, key, evaluators) {
                     Ok(expr) => Rules::Logic(expr),
                     Err(found) => {
                         find(&format!("/targeting{}", found.place), found.reason);
@@ -555,6 +594,14 @@ impl Flag {
         }
     }
 
+    /// Whether it is on, or will be by its schedule.
+    pub fn ever_enabled(&self) -> bool {
+        match &self.rules {
+            Rules::Ours(model) => model.periods.iter().any(|(_, body)| body.on),
+            _ => self.enabled,
+        }
+    }
+
     /// Whether it is in our dialect.
     pub fn is_ours(&self) -> bool {
         matches!(self.rules, Rules::Ours(_))
@@ -591,6 +638,12 @@ impl Flag {
     /// Names the definition: equal ones have equal digests, on every machine.
     pub fn digest(&self) -> &[u8; 16] {
         &self.digest
+    }
+
+    /// low, medium, high or critical: `risk` of our dialect, `metadata.risk` of flagd's; medium if it does not say.
+    pub fn risk(&self) -> &str {
+        let said = if self.is_ours() { self.definition.get("risk") } else { self.metadata.get("risk") };
+        said.and_then(Value::as_str).filter(|risk| crate::model::RISKS.contains(risk)).unwrap_or("medium")
     }
 
     /// Flags that decide along.

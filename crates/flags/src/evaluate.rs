@@ -1,6 +1,6 @@
 //! Evaluating a flag for a context, in OpenFeature's terms.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -117,51 +117,53 @@ pub(crate) struct Scene<'a> {
     /// Other flags and segments; none when a flag stands alone.
     set: Option<&'a FlagSet>,
     depth: u8,
+    /// The flag or segment that is looked at on behalf of another.
+    within: Option<(&'static str, &'a str)>,
     /// Where steps are noted, for explanations.
     steps: Option<&'a RefCell<Vec<Value>>>,
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
     /// Notes a step if somebody wants to know.
     pub(crate) fn trace(&self, step: impl FnOnce() -> Value) {
         if let Some(steps) = self.steps {
             let mut step = step();
-            if self.depth > 0 {
-                step["within"] = Value::from(self.depth);
+            if let Some((kind, key)) = self.within {
+                step["within"] = Value::from(format!("{kind} {key}"));
             }
             steps.borrow_mut().push(step);
         }
     }
 
-    fn deeper(&self) -> Result<Self, EvaluationError> {
+    fn deeper(&self, kind: &'static str, key: &'a str) -> Result<Self, EvaluationError> {
         if self.depth >= DEPTH_MAX {
             let detail = format!("flags and segments hang together deeper than {DEPTH_MAX} levels");
             return Err(EvaluationError { code: ErrorCode::ParseError, detail });
         }
-        Ok(Scene { depth: self.depth + 1, ..*self })
+        Ok(Scene { depth: self.depth + 1, within: Some((kind, key)), ..*self })
     }
 
-    pub(crate) fn in_segment(&self, key: &str) -> Result<bool, EvaluationError> {
+    pub(crate) fn in_segment(&self, key: &'a str) -> Result<bool, EvaluationError> {
         match self.set.and_then(|set| set.segment(key)) {
-            Some(segment) => segment.holds(&self.deeper()?),
+            Some(segment) => segment.holds(&self.deeper("segment", key)?),
             None => Ok(false),
         }
     }
 
     /// Whether another flag is on and gives one of these variants.
-    pub(crate) fn flag_gives(&self, key: &str, variants: &[Box<str>]) -> Result<bool, EvaluationError> {
+    pub(crate) fn flag_gives(&self, key: &'a str, variants: &[Box<str>]) -> Result<bool, EvaluationError> {
         let Some((set, flag)) = self.set.and_then(|set| Some((set, set.flag(key)?))) else { return Ok(false) };
-        let scene = Scene { flag_key: &flag.key, bucketing: flag.bucketing, ..self.deeper()? };
+        let scene = Scene { flag_key: &flag.key, bucketing: flag.bucketing, ..self.deeper("flag", key)? };
         let found = flag.decide(&scene, set.overlay(key))?;
         Ok(found.reason != Reason::Disabled && found.variant.is_some_and(|name| variants.iter().any(|v| **v == *name)))
     }
 
     pub(crate) fn logic(&self, expr: &Expr) -> Result<bool, EvaluationError> {
-        expr.truthy(&self.scope()).map_err(|detail| broken(self.flag_key, &detail))
+        expr.truthy(&self.scope(&Expr::budget())).map_err(|detail| broken(self.flag_key, &detail))
     }
 
-    fn scope(&self) -> Scope<'_> {
-        Scope { context: self.context, flag_key: self.flag_key, now: self.now, bucketing: self.bucketing }
+    fn scope<'b>(&'b self, steps: &'b Cell<u32>) -> Scope<'b> {
+        Scope { steps, context: self.context, flag_key: self.flag_key, now: self.now, bucketing: self.bucketing }
     }
 }
 
@@ -204,7 +206,8 @@ impl FlagSet {
             return Err(EvaluationError { code: ErrorCode::FlagNotFound, detail: format!("there is no flag {key:?}") });
         };
         let bucketing = flag.bucketing;
-        let scene = Scene { context, flag_key: &flag.key, now, bucketing, set: Some(self), depth: 0, steps };
+        let scene =
+            Scene { context, flag_key: &flag.key, now, bucketing, set: Some(self), depth: 0, within: None, steps };
         flag.decide(&scene, self.overlay(key))
     }
 }
@@ -219,7 +222,8 @@ impl Flag {
         now: Timestamp,
     ) -> Result<Evaluation<'a>, EvaluationError> {
         let bucketing = self.bucketing;
-        let scene = Scene { context, flag_key: &self.key, now, bucketing, set: None, depth: 0, steps: None };
+        let scene =
+            Scene { context, flag_key: &self.key, now, bucketing, set: None, depth: 0, within: None, steps: None };
         self.decide(&scene, overlay)
     }
 
@@ -261,7 +265,7 @@ impl Flag {
             let reason = if self.default.is_some() { Reason::Static } else { Reason::Default };
             return Ok(self.decision(self.default, uncached(reason), experiment));
         };
-        match rule.outcome(&scene.scope()) {
+        match rule.outcome(&scene.scope(&Expr::budget())) {
             Outcome::Nothing => Ok(self.decision(self.default, Reason::Default, experiment)),
             Outcome::Variant(name) => match self.place_of(&name) {
                 Some(place) => Ok(self.decision(Some(place), Reason::TargetingMatch, experiment)),

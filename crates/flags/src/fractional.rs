@@ -7,8 +7,23 @@ use crate::bucket::{BucketKey, Bucketing, murmur3};
 /// The largest sum of weights (flagd: 2³¹ - 1).
 const WEIGHT_SUM_MAX: u64 = i32::MAX as u64;
 
+/// Salts of `native-1`, made ready: of no salt for values, of the flag key for flag key and targeting key.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    plain: BucketKey,
+    flag: BucketKey,
+}
+
+impl Keys {
+    pub(crate) fn new(flag_key: &str) -> Keys {
+        Keys { plain: BucketKey::new(""), flag: BucketKey::new(flag_key) }
+    }
+}
+
 /// What is hashed.
 pub(crate) enum Input<'a> {
+    /// Text the rule computed.
+    Text(&'a str),
     /// A value the rule computed; only strings before generation 3.
     Explicit(&'a Value),
     /// Flag key and targeting key.
@@ -34,7 +49,7 @@ pub(crate) fn hash_v3(salt: Option<&str>, flag_key: &str, unit: &str) -> u32 {
 }
 
 /// The place of the chosen entry among `weights`; none if nothing can be chosen.
-pub(crate) fn choose(bucketing: Bucketing, input: &Input<'_>, weights: &[u64]) -> Option<usize> {
+pub(crate) fn choose(bucketing: Bucketing, keys: &Keys, input: &Input<'_>, weights: &[u64]) -> Option<usize> {
     let total: u64 = weights.iter().sum();
     if total == 0 || total > WEIGHT_SUM_MAX {
         return None;
@@ -44,6 +59,8 @@ pub(crate) fn choose(bucketing: Bucketing, input: &Input<'_>, weights: &[u64]) -
             Input::Implicit(flag, target) if generation_3 => Some(hash_v3(None, flag, target)),
             Input::Implicit(flag, target) => Some(murmur3(&[flag.as_bytes(), target.as_bytes()])),
             Input::Explicit(Value::Null) => None,
+            Input::Text(text) if generation_3 => Some(hash_v3(Some(""), "", text)),
+            Input::Text(text) => Some(murmur3(&[text.as_bytes()])),
             Input::Explicit(value) if generation_3 => {
                 let mut bytes = Vec::new();
                 cbor(value, &mut bytes)?;
@@ -67,8 +84,9 @@ pub(crate) fn choose(bucketing: Bucketing, input: &Input<'_>, weights: &[u64]) -
         Bucketing::FlagdV3 => (u64::from(joined(true)?) * total) >> 32,
         Bucketing::Native1 => {
             let hash = match input {
-                Input::Implicit(flag, target) => BucketKey::new(flag).hash(target),
-                Input::Explicit(Value::String(text)) => BucketKey::new("").hash(text),
+                Input::Implicit(_, target) => keys.flag.hash(target),
+                Input::Text(text) => keys.plain.hash(text),
+                Input::Explicit(Value::String(text)) => keys.plain.hash(text),
                 Input::Explicit(_) => return None,
             };
             ((u128::from(hash) * u128::from(total)) >> 64) as u64

@@ -18,6 +18,8 @@ mod evaluate;
 mod export;
 mod fields;
 mod fractional;
+mod impact;
+mod javascript;
 mod logic;
 mod model;
 mod segment;
@@ -29,6 +31,7 @@ pub use clock::Clock;
 pub use context::Context;
 pub use document::{DOCUMENT_BYTES_MAX, Finding, Flag, FlagSet};
 pub use evaluate::{ErrorCode, Evaluation, EvaluationError, Overlay, Reason};
+pub use impact::{Impact, impact};
 pub use segment::Segment;
 
 #[cfg(test)]

@@ -5,22 +5,30 @@
 //! at most [`DEPTH_MAX`] levels and [`NODES_MAX`] nodes, so evaluating it cannot exhaust the stack.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 use vocab::Timestamp;
 
 use crate::bucket::Bucketing;
 use crate::context::Context;
 use crate::document::Finding;
 use crate::fractional::{self, Input};
+use crate::javascript::{V, own};
 use crate::semver;
 
 const DEPTH_MAX: usize = 64;
 const NODES_MAX: usize = 50_000;
 
+/// Steps that evaluating one rule may take: an element of a list, a node, sixteen bytes of text that is made. A rule over an ordinary
+/// context takes some dozens; at the limit it fails after about a tenth of a second, as a rule that is broken.
+const STEPS_MAX: u32 = 1_000_000;
+
 /// What a rule sees besides itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scope<'a> {
+    /// Steps that are left.
+    pub(crate) steps: &'a Cell<u32>,
     pub(crate) context: &'a Context,
     pub(crate) flag_key: &'a str,
     pub(crate) now: Timestamp,
@@ -56,8 +64,28 @@ pub(crate) enum Expr {
     Fractional {
         arguments: Vec<Expr>,
     },
+    /// `in` of an attribute and texts that are written out, the usual form of targeting.
+    InTexts(Path, Vec<String>),
+    /// `fractional` whose entries are written out, the usual form: nothing is left to compute but the place.
+    Split(Box<Split>),
     /// A rule that could not be compiled, of a flag that is served all the same: it fails when it is asked, with this reason.
     Broken(String),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Split {
+    /// What is hashed; none for flag key and targeting key.
+    input: Option<Expr>,
+    names: Vec<Value>,
+    weights: Vec<u64>,
+    keys: fractional::Keys,
+}
+
+impl Split {
+    /// What is hashed; none for flag key and targeting key.
+    pub(crate) fn input(&self) -> Option<&Expr> {
+        self.input.as_ref()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -170,6 +198,7 @@ fn operator(name: &str) -> Option<Op> {
 }
 
 struct Compiler<'a> {
+    flag_key: &'a str,
     evaluators: &'a Map<String, Value>,
     nodes: usize,
 }
@@ -209,12 +238,41 @@ impl Compiler<'_> {
         };
         match name.as_str() {
             "var" => self.var(&listed, &here, depth),
-            "fractional" => Ok(Expr::Fractional { arguments: self.all(&listed, &here, depth)? }),
+            "fractional" => {
+                let arguments = self.all(&listed, &here, depth)?;
+                Ok(match self.split(&arguments) {
+                    Some(split) => Expr::Split(Box::new(split)),
+                    None => Expr::Fractional { arguments },
+                })
+            }
             _ => match operator(name) {
-                Some(op) => Ok(Expr::Call(op, self.all(&listed, &here, depth)?)),
+                Some(op) => {
+                    let arguments = self.all(&listed, &here, depth)?;
+                    Ok(in_texts(op, &arguments).unwrap_or(Expr::Call(op, arguments)))
+                }
                 None => Err(Finding::new(here, "is not an operator")),
             },
         }
+    }
+
+    /// A split whose entries are all `[text, whole number]` or `[text]`.
+    fn split(&self, arguments: &[Expr]) -> Option<Split> {
+        let (input, entries) = match arguments.split_first()? {
+            (Expr::List(_), _) => (None, arguments),
+            (first, entries) => (Some(first.clone()), entries),
+        };
+        let (mut names, mut weights) = (Vec::new(), Vec::new());
+        for entry in entries {
+            let Expr::List(parts) = entry else { return None };
+            let (name, weight) = match parts.as_slice() {
+                [Expr::Literal(name)] => (name, 1),
+                [Expr::Literal(name), Expr::Literal(Value::Number(weight))] => (name, whole(weight.as_f64()?)?),
+                _ => return None,
+            };
+            names.push(Some(name).filter(|name| name.is_string())?.clone());
+            weights.push(weight);
+        }
+        Some(Split { input, names, weights, keys: fractional::Keys::new(self.flag_key) })
     }
 
     fn all(&mut self, items: &[Value], place: &str, depth: usize) -> Result<Vec<Expr>, Finding> {
@@ -239,6 +297,15 @@ impl Compiler<'_> {
     }
 }
 
+fn in_texts(op: Op, arguments: &[Expr]) -> Option<Expr> {
+    let (Op::In, [Expr::Var { path, default: None }, Expr::List(items)]) = (op, arguments) else { return None };
+    let texts = items.iter().map(|item| match item {
+        Expr::Literal(Value::String(text)) => Some(text.clone()),
+        _ => None,
+    });
+    Some(Expr::InTexts(path.clone(), texts.collect::<Option<_>>()?))
+}
+
 fn path(name: &str) -> Path {
     match name {
         "" => Path::Whole,
@@ -259,154 +326,38 @@ enum Data<'a> {
     Reduce(&'a Value, &'a Value),
 }
 
-/// A value while evaluating: borrowed wherever possible.
-#[derive(Clone, Debug)]
-enum V<'a> {
-    Null,
-    Bool(bool),
-    Num(f64),
-    Str(Cow<'a, str>),
-    Json(Cow<'a, Value>),
-}
-
-impl<'a> From<&'a Value> for V<'a> {
-    fn from(value: &'a Value) -> V<'a> {
-        match value {
-            Value::Null => V::Null,
-            Value::Bool(b) => V::Bool(*b),
-            Value::Number(n) => V::Num(n.as_f64().unwrap_or(f64::NAN)),
-            Value::String(s) => V::Str(Cow::Borrowed(s)),
-            other => V::Json(Cow::Borrowed(other)),
-        }
-    }
-}
-
-fn number(n: f64) -> Value {
-    if n.fract() == 0.0 && n.abs() < 9e15 {
-        return Value::Number(Number::from(n as i64));
-    }
-    Number::from_f64(n).map_or(Value::Null, Value::Number)
-}
-
-impl V<'_> {
-    fn into_value(self) -> Value {
-        match self {
-            V::Null => Value::Null,
-            V::Bool(b) => Value::Bool(b),
-            V::Num(n) => number(n),
-            V::Str(s) => Value::String(s.into_owned()),
-            V::Json(v) => v.into_owned(),
-        }
-    }
-
-    fn truthy(&self) -> bool {
-        match self {
-            V::Null => false,
-            V::Bool(b) => *b,
-            V::Num(n) => *n != 0.0 && !n.is_nan(),
-            V::Str(s) => !s.is_empty(),
-            V::Json(v) => v.as_array().is_none_or(|items| !items.is_empty()),
-        }
-    }
-
-    /// JavaScript's `Number(x)`.
-    fn to_number(&self) -> f64 {
-        match self {
-            V::Null => 0.0,
-            V::Bool(b) => f64::from(u8::from(*b)),
-            V::Num(n) => *n,
-            V::Str(s) => string_to_number(s),
-            V::Json(_) => string_to_number(&self.to_text()),
-        }
-    }
-
-    /// JavaScript's `parseFloat(x)`, for `+` and `*`.
-    fn parse_float(&self) -> f64 {
-        match self {
-            V::Num(n) => *n,
-            other => {
-                let text = other.to_text();
-                let text = text.trim_start();
-                let mut seen = (false, false);
-                let end = text
-                    .char_indices()
-                    .find(|(n, c)| match c {
-                        '0'..='9' => false,
-                        '-' | '+' => *n > 0 && !text[..*n].ends_with(['e', 'E']),
-                        '.' => std::mem::replace(&mut seen.0, true) || seen.1,
-                        'e' | 'E' => *n == 0 || std::mem::replace(&mut seen.1, true),
-                        _ => true,
-                    })
-                    .map_or(text.len(), |(n, _)| n);
-                text[..end].trim_end_matches(['e', 'E', '+', '-']).parse().unwrap_or(f64::NAN)
-            }
-        }
-    }
-
-    /// JavaScript's `String(x)`.
-    fn to_text(&self) -> Cow<'_, str> {
-        match self {
-            V::Null => Cow::Borrowed("null"),
-            V::Bool(b) => Cow::Borrowed(if *b { "true" } else { "false" }),
-            V::Num(n) if n.is_nan() => Cow::Borrowed("NaN"),
-            V::Num(n) if n.fract() == 0.0 && n.abs() < 1e21 => Cow::Owned(format!("{n:.0}")),
-            V::Num(n) => Cow::Owned(n.to_string()),
-            V::Str(s) => Cow::Borrowed(s),
-            V::Json(v) => match v.as_ref() {
-                Value::Array(items) => Cow::Owned(
-                    items
-                        .iter()
-                        .map(|item| if item.is_null() { String::new() } else { V::from(item).to_text().into_owned() })
-                        .collect::<Vec<_>>()
-                        .join(","),
-                ),
-                _ => Cow::Borrowed("[object Object]"),
-            },
-        }
-    }
-
-    fn loosely_equals(&self, other: &V<'_>) -> bool {
-        match (self, other) {
-            (V::Null, V::Null) => true,
-            (V::Null, _) | (_, V::Null) => false,
-            (V::Str(a), V::Str(b)) => a == b,
-            (V::Json(a), V::Json(b)) => std::ptr::eq(a.as_ref(), b.as_ref()),
-            (V::Json(_), V::Str(text)) => self.to_text() == *text,
-            (V::Str(text), V::Json(_)) => other.to_text() == *text,
-            (a, b) => a.to_number() == b.to_number(),
-        }
-    }
-
-    fn strictly_equals(&self, other: &V<'_>) -> bool {
-        match (self, other) {
-            (V::Null, V::Null) => true,
-            (V::Bool(a), V::Bool(b)) => a == b,
-            (V::Num(a), V::Num(b)) => a == b,
-            (V::Str(a), V::Str(b)) => a == b,
-            (V::Json(a), V::Json(b)) => std::ptr::eq(a.as_ref(), b.as_ref()),
-            _ => false,
-        }
-    }
-}
-
-fn string_to_number(text: &str) -> f64 {
-    let text = text.trim();
-    if text.is_empty() {
-        return 0.0;
-    }
-    // Rust reads "inf" and "nan" as numbers; JavaScript does not.
-    if text.bytes().any(|b| b.is_ascii_alphabetic() && !matches!(b, b'e' | b'E')) {
-        return f64::NAN;
-    }
-    text.parse().unwrap_or(f64::NAN)
-}
-
 type Eval<'a> = Result<V<'a>, String>;
 
+/// Takes steps from what is left.
+fn charge(scope: &Scope<'_>, steps: usize) -> Result<(), String> {
+    match scope.steps.get().checked_sub(u32::try_from(steps).unwrap_or(u32::MAX)) {
+        Some(left) => {
+            scope.steps.set(left);
+            Ok(())
+        }
+        None => Err(format!("it takes more than {STEPS_MAX} steps")),
+    }
+}
+
+/// How much a value weighs, in steps: what it costs to copy it.
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::String(text) => 1 + text.len() / 16,
+        Value::Array(items) => 1 + items.iter().map(weight).sum::<usize>(),
+        Value::Object(map) => 1 + map.values().map(|v| 1 + weight(v)).sum::<usize>(),
+        _ => 1,
+    }
+}
+
 impl Expr {
+    /// The steps of one evaluation.
+    pub(crate) fn budget() -> Cell<u32> {
+        Cell::new(STEPS_MAX)
+    }
+
     /// Compiles a rule; places in findings are relative to it.
-    pub(crate) fn compile(rule: &Value, evaluators: &Map<String, Value>) -> Result<Expr, Finding> {
-        Compiler { evaluators, nodes: 0 }.compile(rule, "", 0)
+    pub(crate) fn compile(rule: &Value, flag_key: &str, evaluators: &Map<String, Value>) -> Result<Expr, Finding> {
+        Compiler { flag_key, evaluators, nodes: 0 }.compile(rule, "", 0)
     }
 
     /// Evaluates to a JSON value. For tests against other engines' vectors.
@@ -415,24 +366,62 @@ impl Expr {
         self.eval(scope, Data::Context).map(V::into_value)
     }
 
-    /// Evaluates to a variant name.
+    /// Evaluates to a variant name. The usual forms go without intermediate values.
     pub(crate) fn outcome<'a>(&'a self, scope: &Scope<'a>) -> Outcome<'a> {
-        match self.eval(scope, Data::Context) {
-            Err(detail) => Outcome::Failed(detail),
-            Ok(V::Null) => Outcome::Nothing,
-            Ok(V::Bool(b)) => Outcome::Variant(Cow::Borrowed(if b { "true" } else { "false" })),
-            Ok(V::Str(name)) if name.contains('"') => Outcome::Variant(Cow::Owned(name.replace('"', ""))),
-            Ok(V::Str(name)) => Outcome::Variant(name),
-            Ok(other) => Outcome::Variant(Cow::Owned(other.to_text().into_owned())),
+        match self {
+            Expr::Call(Op::If, arguments) => {
+                for pair in arguments.chunks(2) {
+                    match pair {
+                        [condition, result] => match condition.truthy(scope) {
+                            Ok(true) => return result.outcome(scope),
+                            Ok(false) => {}
+                            Err(detail) => return Outcome::Failed(detail),
+                        },
+                        [otherwise] => return otherwise.outcome(scope),
+                        _ => {}
+                    }
+                }
+                Outcome::Nothing
+            }
+            Expr::Literal(Value::String(name)) => named(Cow::Borrowed(name)),
+            Expr::Split(split) => match split_place(split, scope, Data::Context) {
+                Ok(Some(place)) => {
+                    split.names[place].as_str().map_or(Outcome::Nothing, |name| named(Cow::Borrowed(name)))
+                }
+                Ok(None) => Outcome::Nothing,
+                Err(detail) => Outcome::Failed(detail),
+            },
+            _ => match self.eval(scope, Data::Context) {
+                Err(detail) => Outcome::Failed(detail),
+                Ok(V::Null) => Outcome::Nothing,
+                Ok(V::Bool(b)) => Outcome::Variant(Cow::Borrowed(if b { "true" } else { "false" })),
+                Ok(V::Str(name)) => named(name),
+                Ok(other) => Outcome::Variant(Cow::Owned(other.to_text().into_owned())),
+            },
         }
     }
 
     /// Evaluates to a truth value, as JavaScript sees it.
     pub(crate) fn truthy(&self, scope: &Scope<'_>) -> Result<bool, String> {
-        self.eval(scope, Data::Context).map(|value| value.truthy())
+        match self {
+            Expr::InTexts(path, texts) => Ok(in_texts_holds(path, texts, scope, Data::Context)),
+            Expr::Call(Op::Not, arguments) if arguments.len() == 1 => arguments[0].truthy(scope).map(|holds| !holds),
+            Expr::Call(op @ (Op::And | Op::Or), arguments) => {
+                let mut last = false;
+                for expr in arguments {
+                    last = expr.truthy(scope)?;
+                    if last == (*op == Op::Or) {
+                        break;
+                    }
+                }
+                Ok(last)
+            }
+            _ => self.eval(scope, Data::Context).map(|value| value.truthy()),
+        }
     }
 
     fn eval<'a>(&'a self, scope: &Scope<'a>, data: Data<'a>) -> Eval<'a> {
+        charge(scope, 1)?;
         match self {
             Expr::Literal(value) => Ok(V::from(value)),
             Expr::Broken(reason) => Err(reason.clone()),
@@ -443,7 +432,13 @@ impl Expr {
             }
             Expr::Var { path, default } => match (lookup(path, scope, data), default) {
                 (V::Null, Some(default)) => default.eval(scope, data),
-                (found, _) => Ok(found),
+                (found, _) => {
+                    // What is copied is paid for.
+                    if let V::Json(Cow::Owned(value)) = &found {
+                        charge(scope, weight(value))?;
+                    }
+                    Ok(found)
+                }
             },
             Expr::VarOf { name, default } => {
                 let name = name.eval(scope, data)?;
@@ -454,6 +449,11 @@ impl Expr {
                 }
             }
             Expr::Fractional { arguments } => fractional_op(arguments, scope, data),
+            Expr::InTexts(path, texts) => Ok(V::Bool(in_texts_holds(path, texts, scope, data))),
+            Expr::Split(split) => {
+                let place = split_place(split, scope, data)?;
+                Ok(place.map_or(V::Null, |place| V::from(&split.names[place])))
+            }
             Expr::Call(op, arguments) => call(*op, arguments, scope, data),
         }
     }
@@ -517,17 +517,6 @@ fn lookup<'a>(path: &Path, scope: &Scope<'a>, data: Data<'a>) -> V<'a> {
             }
             V::Json(Cow::Owned(Value::Object(whole)))
         }
-    }
-}
-
-/// Cuts the tie to a temporary element.
-fn own(value: V<'_>) -> V<'static> {
-    match value {
-        V::Null => V::Null,
-        V::Bool(b) => V::Bool(b),
-        V::Num(n) => V::Num(n),
-        V::Str(s) => V::Str(Cow::Owned(s.into_owned())),
-        V::Json(v) => V::Json(Cow::Owned(v.into_owned())),
     }
 }
 
@@ -618,10 +607,12 @@ fn call<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
         Op::Map | Op::Filter | Op::All | Op::None | Op::Some => return each(op, arguments, scope, data),
         Op::Reduce => {
             let items = list(argument(0)?);
+            charge(scope, items.iter().map(weight).sum())?;
             let Some(body) = arguments.get(1) else { return Ok(V::Null) };
             let mut accumulator = argument(2)?.into_value();
             for item in &items {
                 let next = reborrow(body, scope, Data::Reduce(item, &accumulator))?;
+                charge(scope, weight(&next))?;
                 accumulator = next;
             }
             V::Json(Cow::Owned(accumulator)).flat()
@@ -629,7 +620,9 @@ fn call<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
         Op::Merge => {
             let mut merged = Vec::new();
             for expr in arguments {
-                match expr.eval(scope, data)?.into_value() {
+                let value = expr.eval(scope, data)?.into_value();
+                charge(scope, weight(&value))?;
+                match value {
                     Value::Array(items) => merged.extend(items),
                     single => merged.push(single),
                 }
@@ -658,7 +651,10 @@ fn call<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
         Op::Cat => {
             let mut text = String::new();
             for expr in arguments {
-                text.push_str(&expr.eval(scope, data)?.to_text());
+                let part = expr.eval(scope, data)?;
+                let part = part.to_text();
+                charge(scope, part.len() / 16)?;
+                text.push_str(&part);
             }
             V::Str(Cow::Owned(text))
         }
@@ -702,22 +698,6 @@ fn call<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
     })
 }
 
-impl V<'_> {
-    /// Scalars out of their JSON wrapping, so that comparisons see them.
-    fn flat(self) -> V<'static> {
-        match self {
-            V::Json(value) => match value.into_owned() {
-                Value::Null => V::Null,
-                Value::Bool(b) => V::Bool(b),
-                Value::Number(n) => V::Num(n.as_f64().unwrap_or(f64::NAN)),
-                Value::String(s) => V::Str(Cow::Owned(s)),
-                other => V::Json(Cow::Owned(other)),
-            },
-            other => own(other),
-        }
-    }
-}
-
 /// Evaluates `body` over temporary data and keeps nothing of it.
 fn reborrow(body: &Expr, scope: &Scope<'_>, data: Data<'_>) -> Result<Value, String> {
     body.eval(&Scope { ..*scope }, data).map(V::into_value)
@@ -735,6 +715,7 @@ fn each<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
         Some(expr) => list(expr.eval(scope, data)?),
         None => Vec::new(),
     };
+    charge(scope, items.iter().map(weight).sum())?;
     let Some(body) = arguments.get(1) else {
         return Ok(V::Json(Cow::Owned(Value::Array(Vec::new()))));
     };
@@ -743,6 +724,7 @@ fn each<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
     let count = items.len();
     for item in items {
         let result = reborrow(body, scope, Data::Value(&item))?;
+        charge(scope, weight(&result))?;
         let truthy = V::from(&result).truthy();
         matches += usize::from(truthy);
         match op {
@@ -786,6 +768,63 @@ fn substr<'a>(text: &V<'_>, start: &V<'_>, length: Option<V<'_>>) -> V<'a> {
     V::Str(Cow::Owned(characters[from as usize..to as usize].iter().collect()))
 }
 
+/// A weight: a whole number; negative ones count as 0.
+fn whole(n: f64) -> Option<u64> {
+    (n.fract() == 0.0 && n.abs() < 9e15).then(|| n.max(0.0) as u64)
+}
+
+fn in_texts_holds(path: &Path, texts: &[String], scope: &Scope<'_>, data: Data<'_>) -> bool {
+    let is_in = |text: &str| texts.iter().any(|t| t == text);
+    match (text_at(path, scope, data), data) {
+        (Some(text), _) => is_in(text),
+        (None, Data::Context) => false,
+        (None, _) => matches!(lookup(path, scope, data), V::Str(text) if is_in(&text)),
+    }
+}
+
+/// The text at a path of the context, if it is one; without making a value of it.
+fn text_at<'a>(path: &Path, scope: &Scope<'a>, data: Data<'_>) -> Option<&'a str> {
+    match (data, path) {
+        (Data::Context, Path::TargetingKey) => scope.context.targeting_key(),
+        (Data::Context, Path::Name(name)) => scope.context.attributes().get(name).and_then(Value::as_str),
+        (Data::Context, _) => match lookup(path, scope, Data::Context) {
+            V::Str(Cow::Borrowed(text)) => Some(text),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn named(name: Cow<'_, str>) -> Outcome<'_> {
+    match name.contains('"') {
+        true => Outcome::Variant(Cow::Owned(name.replace('"', ""))),
+        false => Outcome::Variant(name),
+    }
+}
+
+/// Which entry the subject falls on.
+fn split_place(split: &Split, scope: &Scope<'_>, data: Data<'_>) -> Result<Option<usize>, String> {
+    let choose = |input: &Input<'_>| fractional::choose(scope.bucketing, &split.keys, input, &split.weights);
+    if let Some(Expr::Var { path, default: None }) = &split.input {
+        if let Some(text) = text_at(path, scope, data) {
+            return Ok(choose(&Input::Text(text)));
+        }
+    }
+    let explicit = match &split.input {
+        Some(expr) => Some(expr.eval(scope, data)?),
+        None => None,
+    };
+    Ok(match explicit {
+        Some(V::Null) if scope.bucketing == Bucketing::FlagdV3 => None,
+        Some(V::Str(text)) => choose(&Input::Text(&text)),
+        Some(V::Null) | None => {
+            let target = scope.context.targeting_key();
+            target.and_then(|target| choose(&Input::Implicit(scope.flag_key, target)))
+        }
+        Some(value) => choose(&Input::Explicit(&value.into_value())),
+    })
+}
+
 fn fractional_op<'a>(arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) -> Eval<'a> {
     let (first, rest) = match arguments.split_first() {
         None => return Ok(V::Null),
@@ -819,7 +858,7 @@ fn fractional_op<'a>(arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) -
         *weight = match parts.get(1) {
             None => 1,
             Some(expr) => match expr.eval(scope, data)? {
-                V::Num(n) if n.fract() == 0.0 && n.abs() < 9e15 => n.max(0.0) as u64,
+                V::Num(n) if whole(n).is_some() => whole(n).unwrap_or_default(),
                 _ => return Ok(V::Null),
             },
         };
@@ -827,7 +866,7 @@ fn fractional_op<'a>(arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) -
             return Ok(V::Null);
         }
     }
-    match fractional::choose(scope.bucketing, &input, weights) {
+    match fractional::choose(scope.bucketing, &fractional::Keys::new(scope.flag_key), &input, weights) {
         Some(place) => match &entries[place] {
             Expr::List(parts) => parts[0].eval(scope, data),
             _ => Ok(V::Null),

@@ -18,6 +18,7 @@ const SCHEDULE_MAX: usize = 100;
 const RULES_MAX: usize = 10_000;
 /// What a scheduled change may replace.
 const CHANGEABLE: [&str; 6] = ["on", "off_variant", "prerequisites", "targets", "rules", "fallthrough"];
+pub(crate) const RISKS: [&str; 4] = ["low", "medium", "high", "critical"];
 pub(crate) const KINDS: [&str; 6] = ["release", "experiment", "ops", "kill-switch", "permission", "fault"];
 
 /// What is served from when on. The first holds from the beginning of time.
@@ -78,6 +79,9 @@ impl Model {
         fields.time("expires", findings);
         if fields.text("kind", findings).is_some_and(|kind| !KINDS.contains(&kind)) {
             findings.add("/kind", format!("expected one of {}", KINDS.join(", ")));
+        }
+        if fields.text("risk", findings).is_some_and(|risk| !RISKS.contains(&risk)) {
+            findings.add("/risk", format!("expected one of {}", RISKS.join(", ")));
         }
         let schedule = fields.list("schedule", findings);
         fields.finish(findings);

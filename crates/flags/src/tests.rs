@@ -22,9 +22,10 @@ fn vectors(name: &str) -> Option<PathBuf> {
 }
 
 fn run(rule: &Value, data: &Value) -> Result<Value, String> {
-    let expr = Expr::compile(rule, &Map::new()).map_err(|f| f.to_string())?;
+    let expr = Expr::compile(rule, "flag", &Map::new()).map_err(|f| f.to_string())?;
     let context = Context::new(data.as_object().cloned().unwrap_or_default());
-    expr.value(&Scope { context: &context, flag_key: "flag", now: NOW, bucketing: Bucketing::FlagdV2 })
+    let steps = Expr::budget();
+    expr.value(&Scope { steps: &steps, context: &context, flag_key: "flag", now: NOW, bucketing: Bucketing::FlagdV2 })
 }
 
 fn same(a: &Value, b: &Value) -> bool {
@@ -93,10 +94,12 @@ fn generation_3_hashes_structures_with_nulls() {
     let split: Vec<Value> = (1..=25).map(|n| json!([format!("bucket{n}"), 4])).collect();
     let arguments: Vec<Value> = std::iter::once(json!({"var": "hashing_input"})).chain(split).collect();
     let rule = json!({"fractional": arguments});
-    let expr = Expr::compile(&rule, &Map::new()).unwrap();
+    let expr = Expr::compile(&rule, "flag", &Map::new()).unwrap();
     let check = |input: Value, bucket: Value| {
         let context = Context::default().with("hashing_input", input);
-        let scope = Scope { context: &context, flag_key: "flag", now: NOW, bucketing: Bucketing::FlagdV3 };
+        let steps = Expr::budget();
+        let scope =
+            Scope { steps: &steps, context: &context, flag_key: "flag", now: NOW, bucketing: Bucketing::FlagdV3 };
         assert_eq!(expr.value(&scope).unwrap(), bucket);
     };
     check(json!({}), "bucket3".into());
@@ -321,6 +324,27 @@ fn an_overlay_treats_its_slice_and_the_kill_switch_beats_it() {
     let off = set(json!({"flags": {"banner": {"state": "DISABLED", "variants": {"on": true}}}}));
     let got = off.flag("banner").unwrap().evaluate(&Context::of("user-1"), Some(&overlay), NOW).unwrap();
     assert_eq!((got.value, got.reason, got.experiment), (None, Reason::Disabled, None));
+}
+
+/// Guarantees: no rule and no context makes an evaluation endless or exhausts memory or stack; it fails as a broken rule.
+#[test]
+fn evaluation_is_bounded() {
+    let items: Vec<u32> = (0..5_000).collect();
+    let nested = (0..6).fold(json!({"var": ""}), |rule, _| json!({"map": [{"var": "items"}, rule]}));
+    let deeper = (0..6).fold(json!(1), |rule, _| json!({"map": [items[..100], rule]}));
+    let doubling =
+        |op: &str| json!({"reduce": [{"var": "items"}, {op: [{"var": "accumulator"}, {"var": "accumulator"}]}, "x"]});
+    let nesting = json!({"reduce": [{"var": "items"}, [{"var": "accumulator"}], 0]});
+    for rule in [nested, deeper, doubling("cat"), doubling("merge"), nesting] {
+        let error =
+            run(&rule, &json!({"items": items})).map(|value| value.to_string().len()).unwrap_or_else(|e| e.len());
+        // The deep map over an attribute finds nothing inside its elements; everything else runs into the limit.
+        assert!(error < 60_000, "{rule}");
+    }
+    let error = run(&doubling("cat"), &json!({"items": items})).unwrap_err();
+    assert_eq!(error, "it takes more than 1000000 steps");
+    let fine = json!({"reduce": [{"var": "items"}, {"+": [{"var": "current"}, {"var": "accumulator"}]}, 0]});
+    assert_eq!(run(&fine, &json!({"items": items})).unwrap(), json!(12_497_500));
 }
 
 /// Fixed seeds of the fuzz target: documents and rules from outside never panic.

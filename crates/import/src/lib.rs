@@ -82,4 +82,3 @@ impl Import {
         json!({"flags": self.flags, "segments": self.segments})
     }
 }
-

@@ -3,7 +3,7 @@
 //! Every evaluation carries the metadata from which an OpenFeature telemetry hook makes an exposure: `contextId`,
 //! `experimentId`, `experimentArm`, `bucketing`, `version`. No value means "use the code default" (ADR-0006).
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use flags::{Clock, Context, ErrorCode, EvaluationError, FlagSet, Reason};
 use serde_json::{Map, Value, json};
@@ -18,6 +18,13 @@ pub struct Snapshot {
     /// Whether evaluations carry what a telemetry hook needs to report exposures; without it only the flags' own metadata.
     pub telemetry: bool,
     summary: OnceLock<Summary>,
+    watcher: Option<Arc<dyn Watcher>>,
+}
+
+/// Who wants to know what is evaluated. It must be quick: it is asked on every evaluation.
+pub trait Watcher: Send + Sync + std::fmt::Debug {
+    /// One flag, or all (`key` is none), for a context; `known` is false if there is no such flag.
+    fn evaluated(&self, key: Option<&str>, context: &Context, known: bool, now: Timestamp);
 }
 
 /// What is worked out once.
@@ -77,7 +84,18 @@ pub struct Resolution<'a> {
 impl Snapshot {
     /// Flags and experiments in front of them; with `telemetry`, evaluations say what a telemetry hook needs.
     pub fn new(flags: FlagSet, telemetry: bool) -> Snapshot {
-        Snapshot { flags, telemetry, summary: OnceLock::new() }
+        Snapshot { flags, telemetry, summary: OnceLock::new(), watcher: None }
+    }
+
+    /// With somebody who wants to know.
+    #[must_use]
+    pub fn watched(self, watcher: Option<Arc<dyn Watcher>>) -> Snapshot {
+        Snapshot { watcher, ..self }
+    }
+
+    /// Who wants to know.
+    pub fn watcher(&self) -> Option<Arc<dyn Watcher>> {
+        self.watcher.clone()
     }
 
     fn summary(&self) -> &Summary {
@@ -99,8 +117,23 @@ impl Snapshot {
         &self.summary().clock
     }
 
-    /// Decides one flag.
+    /// Decides one flag that a client asked for.
     pub fn resolve(&self, key: &str, context: &Context, now: Timestamp) -> Result<Resolution<'_>, EvaluationError> {
+        if let Some(watcher) = &self.watcher {
+            watcher.evaluated(Some(key), context, self.flags.flag(key).is_some(), now);
+        }
+        self.decide(key, context, now)
+    }
+
+    /// Notes that a client asked for all flags; each is then decided with [`Snapshot::decide`].
+    pub fn note_all(&self, context: &Context, now: Timestamp) {
+        if let Some(watcher) = &self.watcher {
+            watcher.evaluated(None, context, true, now);
+        }
+    }
+
+    /// Decides one flag without noting that somebody asked for it.
+    pub fn decide(&self, key: &str, context: &Context, now: Timestamp) -> Result<Resolution<'_>, EvaluationError> {
         let evaluation = self.flags.evaluate(key, context, now)?;
         let own = self.flags.flag(key).map(|flag| flag.metadata());
         let mut metadata: Map<String, Value> = own
@@ -124,7 +157,7 @@ impl Snapshot {
     }
 
     fn evaluate(&self, key: &str, context: &Context, now: Timestamp) -> Result<Value, EvaluationError> {
-        let found = self.resolve(key, context, now)?;
+        let found = self.decide(key, context, now)?;
         let mut answer = json!({"key": key, "reason": found.reason.as_str(), "metadata": found.metadata});
         if let Some(value) = found.value {
             answer["value"] = value.clone();
@@ -148,6 +181,9 @@ impl Snapshot {
                 return Reply { status: 400, body: Some(error), etag: None };
             }
         };
+        if let Some(watcher) = &self.watcher {
+            watcher.evaluated(Some(key), &context, self.flags.flag(key).is_some(), now);
+        }
         match self.evaluate(key, &context, now) {
             Ok(answer) => Reply { status: 200, body: Some(answer), etag: None },
             Err(error) => Reply {
@@ -188,8 +224,10 @@ impl Snapshot {
         hash.update(Value::Object(context.attributes().clone()).to_string());
         let etag = format!("\"{}\"", hex(&hash.finalize()[..12]));
         if if_none_match == Some(etag.as_str()) {
+            self.note_all(&context, now);
             return Reply { status: 304, body: None, etag: Some(etag) };
         }
+        self.note_all(&context, now);
         let flags: Vec<Value> = self
             .flags
             .flags()

@@ -187,6 +187,18 @@ pub fn cell(value: &Value) -> String {
     }
 }
 
+/// A name as part of a path.
+pub fn escaped(name: &str) -> String {
+    use std::fmt::Write;
+    name.bytes().fold(String::new(), |mut out, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            _ => _ = write!(out, "%{byte:02X}"),
+        }
+        out
+    })
+}
+
 /// Reads a YAML or JSON file.
 pub fn document(path: &std::path::Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;

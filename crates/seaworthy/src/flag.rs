@@ -6,7 +6,9 @@ use anyhow::{Result, anyhow};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::client::{Client, Server, cell, document, table};
+use crate::apply::{Why, impact, parts};
+use crate::client::{Client, Server, cell, document, escaped, table};
+use crate::flag_refs;
 
 /// Make, show and switch off flags.
 #[derive(Debug, clap::Args)]
@@ -21,13 +23,53 @@ pub struct Args {
 enum Command {
     /// All flags.
     List,
-    /// Make or change flags from a flagd file: all flags in it, or one definition with --key.
+    /// Make or change flags from a file: all flags and segments in it, or one definition with --key.
     Put {
-        /// The file.
+        /// The file, in flagd's dialect or Seaworthy's, JSON or YAML.
         file: PathBuf,
         /// The file is the definition of this flag.
         #[arg(long)]
         key: Option<String>,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Flags that clients ask for and that do not exist.
+    Unknown,
+    /// Changes that were made by breaking the glass.
+    Reviews,
+    /// One flag whole, now or as it was at a time.
+    Show {
+        /// The flag.
+        key: String,
+        /// A time such as 2026-11-24T14:32:00Z, or -15m.
+        #[arg(long, allow_hyphen_values = true)]
+        at: Option<String>,
+    },
+    /// Who changed a flag, when and why.
+    History {
+        /// The flag.
+        key: String,
+    },
+    /// Why a subject gets what it gets: rule, clause, bucket.
+    Explain {
+        /// The flag.
+        key: String,
+        /// The subject.
+        subject: String,
+        /// An attribute: name=value; a value that is JSON counts as such.
+        #[arg(long = "attr")]
+        attributes: Vec<String>,
+        /// A time such as 2026-11-24T14:32:00Z, or -15m.
+        #[arg(long, allow_hyphen_values = true)]
+        at: Option<String>,
+    },
+    /// All segments.
+    Segments,
+    /// All flags and segments as one document.
+    Export {
+        /// seaworthy, or flagd for clients that evaluate in process (what that cannot say is listed on standard error).
+        #[arg(long, default_value = "seaworthy", value_parser = ["seaworthy", "flagd"])]
+        form: String,
     },
     /// Switch a flag off for everybody, now.
     Kill {
@@ -36,6 +78,13 @@ enum Command {
         /// Why.
         #[arg(long, default_value = "")]
         reason: String,
+    },
+    /// Make a killed flag what it was before.
+    Revive {
+        /// The flag.
+        key: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Remove a flag.
     Delete {
@@ -48,12 +97,73 @@ enum Command {
         key: String,
         /// The subject.
         subject: String,
+        /// An attribute: name=value; a value that is JSON counts as such.
+        #[arg(long = "attr")]
+        attributes: Vec<String>,
     },
+    /// Where source code names flags; keys in code that are no flag; flags that no code names.
+    Refs(flag_refs::Args),
+}
+
+/// Attributes given as name=value.
+fn context(subject: &str, attributes: &[String]) -> Result<Value> {
+    let mut context = serde_json::Map::from_iter([("targetingKey".to_owned(), subject.into())]);
+    for attribute in attributes {
+        let (name, value) = attribute.split_once('=').ok_or_else(|| anyhow!("{attribute:?} is not name=value"))?;
+        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        context.insert(name.to_owned(), value);
+    }
+    Ok(Value::Object(context))
+}
+
+fn answered(answer: &Value) -> String {
+    let value = answer.get("value").filter(|v| !v.is_null()).map_or("the code default".to_owned(), cell);
+    format!("{value} (variant {}, {})", cell(&answer["variant"]), cell(&answer["reason"]))
+}
+
+/// Entries of the audit log as a table.
+fn entries(answer: &Value) {
+    let entries = answer["entries"].as_array().into_iter().flatten();
+    let rows: Vec<Vec<String>> = entries
+        .map(|e| {
+            let mut row = ["index", "ts", "actor", "action", "resource", "reason"].map(|k| cell(&e[k])).to_vec();
+            if e["break_glass"] == true {
+                row[3].push_str(" (glass broken)");
+            }
+            row
+        })
+        .collect();
+    print!("{}", table(&["audit index", "time", "who", "what", "on", "why"], &rows));
+}
+
+/// One step of an explanation, as a line.
+fn step(step: &Value) -> String {
+    let at = match (step["at"].as_str(), step["within"].as_str()) {
+        (Some(at), Some(within)) => format!("({within}) {at}"),
+        (at, _) => at.unwrap_or_default().to_owned(),
+    };
+    let mut said: Vec<String> = Vec::new();
+    match step["holds"].as_bool() {
+        Some(true) => said.push("yes".to_owned()),
+        Some(false) => said.push("no".to_owned()),
+        None => {}
+    }
+    for (name, value) in step.as_object().into_iter().flatten() {
+        if !matches!(name.as_str(), "at" | "holds" | "within") {
+            said.push(format!("{name} {}", cell(value)));
+        }
+    }
+    format!("  {at:<32} {}", said.join(", ")).trim_end().to_owned()
 }
 
 pub async fn run(args: Args) -> Result<u8> {
+    if let Command::Refs(refs) = &args.command {
+        // With a document it needs neither server nor token.
+        return flag_refs::run(refs, &args.server).await;
+    }
     let client = Client::of(&args.server)?;
     let answer = match args.command {
+        Command::Refs(_) => Value::Null, // answered above
         Command::List => {
             let answer = client.get("/api/v1/flags").await?;
             if !args.server.json {
@@ -61,50 +171,167 @@ pub async fn run(args: Args) -> Result<u8> {
                     .as_array()
                     .into_iter()
                     .flatten()
-                    .map(|f| ["key", "state", "default_variant", "experiment", "version"].map(|k| cell(&f[k])).to_vec())
+                    .map(|f| {
+                        let mut row =
+                            ["key", "state", "default_variant", "experiment", "version"].map(|k| cell(&f[k])).to_vec();
+                        // Since the start of the server; nothing is known from before.
+                        row.push(
+                            f["last_evaluated"]
+                                .as_str()
+                                .map_or("not seen".to_owned(), |at| at.chars().take(19).collect()),
+                        );
+                        row
+                    })
                     .collect();
-                print!("{}", table(&["flag", "state", "default", "experiment", "audit index"], &rows));
+                print!(
+                    "{}",
+                    table(&["flag", "state", "default", "experiment", "audit index", "last evaluated"], &rows)
+                );
                 return Ok(0);
             }
             answer
         }
-        Command::Put { file, key } => {
+        Command::Put { file, key, why } => {
             let document = document(&file)?;
-            let flags: Vec<(String, Value)> = match (key, document.get("flags").and_then(Value::as_object)) {
-                (Some(key), _) => vec![(key, document)],
-                (None, Some(flags)) => flags.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            let document = match (key, document.get("flags")) {
+                (Some(key), _) => json!({"flags": {key: document}}),
+                (None, Some(_)) => document,
                 (None, None) => return Err(anyhow!("{} has no `flags`; name the flag with --key", file.display())),
             };
-            let mut indexes = serde_json::Map::new();
-            for (key, definition) in flags {
-                let answer = client.call(Method::PUT, &format!("/api/v1/flags/{key}"), Some(&definition)).await?;
-                if !args.server.json {
-                    println!("{key} is in force, audit index {}", answer["audit_index"]);
+            let (flags, segments) = parts(&file.display().to_string(), &document)?;
+            let body =
+                json!({"flags": flags, "segments": segments, "reason": why.reason, "break_glass": why.break_glass});
+            let answer = client.post("/api/v1/apply", &body).await?;
+            if !args.server.json {
+                impact(&answer).iter().for_each(|line| println!("{line}"));
+                for step in answer["plan"].as_array().into_iter().flatten() {
+                    let key = cell(&step["key"]);
+                    match step["action"].as_str() {
+                        Some("same") => println!("{key} is the same already"),
+                        _ => println!("{key} is in force, audit index {}", cell(&answer["audit_index"])),
+                    }
                 }
-                indexes.insert(key, answer["audit_index"].clone());
             }
-            Value::Object(indexes)
+            answer
+        }
+        Command::Show { key, at } => {
+            let at = at.map_or(String::new(), |at| format!("?at={}", escaped(&at)));
+            let answer = client.get(&format!("/api/v1/flags/{}{at}", escaped(&key))).await?;
+            if !args.server.json {
+                for name in
+                    ["key", "state", "kind", "owner", "description", "expires", "experiment", "promoted", "version"]
+                {
+                    if !answer[name].is_null() {
+                        println!(
+                            "{:<12} {}",
+                            if name == "version" { "audit index" } else { name },
+                            cell(&answer[name])
+                        );
+                    }
+                }
+                println!("{}", serde_json::to_string_pretty(&answer["definition"])?);
+            }
+            answer
+        }
+        Command::History { key } => {
+            let answer = client.get(&format!("/api/v1/flags/{}/history", escaped(&key))).await?;
+            if !args.server.json {
+                entries(&answer);
+                return Ok(0);
+            }
+            answer
+        }
+        Command::Explain { key, subject, attributes, at } => {
+            let body = json!({"context": context(&subject, &attributes)?, "at": at});
+            let answer = client.post(&format!("/api/v1/flags/{}/explain", escaped(&key)), &body).await?;
+            if !args.server.json {
+                match answer.get("error").and_then(Value::as_str) {
+                    Some(error) => println!("{}: {error}", cell(&answer["error_code"])),
+                    None => println!("{}", answered(&answer)),
+                }
+                answer["steps"].as_array().into_iter().flatten().for_each(|s| println!("{}", step(s)));
+            }
+            answer
+        }
+        Command::Unknown => {
+            let answer = client.get("/api/v1/unknown-flags").await?;
+            if !args.server.json {
+                let list = answer["flags"].as_array().into_iter().flatten();
+                let rows: Vec<Vec<String>> =
+                    list.map(|f| ["key", "evaluations", "last_evaluated"].map(|k| cell(&f[k])).to_vec()).collect();
+                print!("{}", table(&["flag", "evaluations", "last"], &rows));
+                return Ok(0);
+            }
+            answer
+        }
+        Command::Reviews => {
+            let answer = client.get("/api/v1/reviews").await?;
+            if !args.server.json {
+                entries(&answer);
+                return Ok(0);
+            }
+            answer
+        }
+        Command::Segments => {
+            let answer = client.get("/api/v1/segments").await?;
+            if !args.server.json {
+                let rows: Vec<Vec<String>> = answer["segments"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|s| {
+                        let count = |name: &str| s["definition"][name].as_array().map_or(0, Vec::len).to_string();
+                        vec![cell(&s["key"]), count("include"), count("exclude"), cell(&s["definition"]["when"])]
+                    })
+                    .collect();
+                print!("{}", table(&["segment", "included", "excluded", "when"], &rows));
+                return Ok(0);
+            }
+            answer
+        }
+        Command::Export { form } => {
+            let mut answer = client.get(&format!("/api/v1/export?form={form}")).await?;
+            let left_out = answer.as_object_mut().and_then(|map| map.remove("left_out"));
+            for (key, reason) in left_out.iter().filter_map(Value::as_object).flatten() {
+                eprintln!("left out: {key}: {}", cell(reason));
+            }
+            println!("{}", serde_json::to_string_pretty(&answer)?);
+            return Ok(0);
         }
         Command::Kill { key, reason } => {
-            let answer = client.post(&format!("/api/v1/flags/{key}/kill"), &json!({"reason": reason})).await?;
+            let answer =
+                client.post(&format!("/api/v1/flags/{}/kill", escaped(&key)), &json!({"reason": reason})).await?;
             if !args.server.json {
                 println!("{key} is off for everybody, audit index {}", answer["audit_index"]);
             }
             answer
         }
+        Command::Revive { key, why } => {
+            let path = format!(
+                "/api/v1/flags/{}/revive?reason={}&break_glass={}",
+                escaped(&key),
+                escaped(&why.reason),
+                why.break_glass
+            );
+            let answer = client.post(&path, &json!({})).await?;
+            if !args.server.json {
+                impact(&answer).iter().for_each(|line| println!("{line}"));
+                println!("{key} is as it was before, audit index {}", answer["audit_index"]);
+            }
+            answer
+        }
         Command::Delete { key } => {
-            let answer = client.call(Method::DELETE, &format!("/api/v1/flags/{key}"), None).await?;
+            let answer = client.call(Method::DELETE, &format!("/api/v1/flags/{}", escaped(&key)), None).await?;
             if !args.server.json {
                 println!("{key} is gone, audit index {}", answer["audit_index"]);
             }
             answer
         }
-        Command::Evaluate { key, subject } => {
-            let body = json!({"context": {"targetingKey": subject}});
-            let answer = client.post(&format!("/ofrep/v1/evaluate/flags/{key}"), &body).await?;
+        Command::Evaluate { key, subject, attributes } => {
+            let body = json!({"context": context(&subject, &attributes)?});
+            let answer = client.post(&format!("/ofrep/v1/evaluate/flags/{}", escaped(&key)), &body).await?;
             if !args.server.json {
-                let value = answer.get("value").map_or("the code default".to_owned(), cell);
-                println!("{value} (variant {}, {})", cell(&answer["variant"]), cell(&answer["reason"]));
+                println!("{}", answered(&answer));
             }
             answer
         }

@@ -2,12 +2,14 @@
 //!
 //! Exit codes: 0 fine, 1 the answer is no (stopped, not verified), 2 usage, 64 configuration, 69 unreachable.
 
+mod apply;
 mod audit_cmd;
 mod client;
 mod compare;
 mod demo;
 mod experiment;
 mod flag;
+mod flag_refs;
 mod flagd_cmd;
 mod proxy_cmd;
 mod query;
@@ -37,6 +39,10 @@ enum Command {
     Demo(demo::Args),
     /// Make, show and switch off flags.
     Flag(flag::Args),
+    /// Make flags and segments as documents say, all or nothing.
+    Apply(apply::Args),
+    /// Take over flags from LaunchDarkly, Unleash, GrowthBook, Flipt, GO Feature Flag or flagd.
+    Import(apply::ImportArgs),
     /// Serve flag files to flagd clients, with flagd's own options.
     Flagd(flagd_cmd::Args),
     /// Plan, start, watch, stop and acknowledge experiments.
@@ -54,7 +60,20 @@ enum Command {
     Shop(shop::Args),
 }
 
+/// A reader that has seen enough (`| head`) ends the command, as with any other; it is no fault to report.
+fn end_quietly_when_nobody_reads() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let said = info.payload().downcast_ref::<String>().map(String::as_str).unwrap_or_default();
+        if said.starts_with("failed printing to stdout") && said.contains("Broken pipe") {
+            std::process::exit(141);
+        }
+        usual(info);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_quietly_when_nobody_reads();
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("SEAWORTHY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
@@ -72,6 +91,8 @@ fn main() -> ExitCode {
             Command::Proxy(args) => proxy_cmd::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Flag(args) => flag::run(args).await,
+            Command::Apply(args) => apply::run(args).await,
+            Command::Import(args) => apply::import(args).await,
             Command::Flagd(args) => flagd_cmd::run(args).await,
             Command::Experiment(args) => experiment::run(args).await,
             Command::Query(args) => query::run(args).await,

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use control::{Command, Entry};
@@ -29,10 +29,10 @@ use vocab::{Id, Millis, Timestamp};
 use crate::app::{App, entry_json, lock, now};
 use crate::ingest::{BODY_BYTES_MAX, Grpc, http_logs, http_traces, value_json};
 use crate::problem::Problem;
-use crate::{proxies, view};
+use crate::{flags_api, proxies, view};
 
-type Shared = State<Arc<App>>;
-type Answer = Result<Response, Problem>;
+pub(crate) type Shared = State<Arc<App>>;
+pub(crate) type Answer = Result<Response, Problem>;
 
 /// Everything on one port.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -65,9 +65,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/audit", get(audit_entries))
         .route("/api/v1/audit/{index}/proof", get(audit_proof))
         .route("/audit/{*path}", get(audit_file))
-        .route("/api/v1/flags", get(flags))
-        .route("/api/v1/flags/{key}", put(put_flag).delete(delete_flag))
-        .route("/api/v1/flags/{key}/kill", post(kill_flag))
+        .merge(flags_api::routes())
         .route("/api/v1/query", post(query))
         .route("/api/v1/compare", post(compare))
         .route("/api/v1/tokens", get(tokens).post(create_token))
@@ -86,7 +84,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(for_clients)
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(body: &Bytes) -> Result<T, Problem> {
+pub(crate) fn parse<T: for<'de> Deserialize<'de>>(body: &Bytes) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|e| {
         Problem::bad_request("invalid-body", format!("the body is not as expected: {e}"), "see docs/reference/api.md")
     })
@@ -98,14 +96,16 @@ struct Reason {
     reason: String,
 }
 
-fn reason(body: &Bytes) -> Result<String, Problem> {
+pub(crate) fn reason(body: &Bytes) -> Result<String, Problem> {
     if body.is_empty() {
         return Ok(String::new());
     }
     parse::<Reason>(body).map(|r| r.reason)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
         let remedy = "this is a fault of ours: see the server's log";
         Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the call broke off", remedy))
@@ -291,7 +291,7 @@ struct Page {
     limit: Option<u64>,
 }
 
-fn broken(error: impl std::fmt::Display) -> Problem {
+pub(crate) fn broken(error: impl std::fmt::Display) -> Problem {
     Problem::new(
         StatusCode::INTERNAL_SERVER_ERROR,
         "audit-unreadable",
@@ -346,44 +346,7 @@ async fn audit_file(State(app): Shared, headers: HeaderMap, Path(path): Path<Str
     app.files.read(&format!("audit/{path}")).map(IntoResponse::into_response).map_err(|_| none())
 }
 
-async fn flags(State(app): Shared, headers: HeaderMap) -> Answer {
-    app.authorize(&headers, Role::Read)?;
-    let state = app.state.load();
-    let list: Vec<Value> = state
-        .flags()
-        .iter()
-        .map(|(key, record)| {
-            let definition = record.flag.definition();
-            let experiment = state.live().find(|e| e.target() == format!("flag {key}")).map(|e| e.id);
-            json!({"key": key, "state": definition["state"], "variants": definition["variants"],
-                "default_variant": record.flag.default_variant(), "targeting": definition.get("targeting"),
-                "version": record.version, "experiment": experiment, "promoted": record.promoted.as_ref().map(|(_, v)| v.to_string())})
-        })
-        .collect();
-    Ok(Json(json!({"flags": list})).into_response())
-}
-
-async fn put_flag(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, body: Bytes) -> Answer {
-    let actor = app.authorize(&headers, Role::Operate)?;
-    let definition: Value = parse(&body)?;
-    let index = blocking(move || app.commit(Command::FlagPut { key, definition }, &actor, "")).await?;
-    Ok(Json(json!({"audit_index": index})).into_response())
-}
-
-async fn delete_flag(State(app): Shared, headers: HeaderMap, Path(key): Path<String>) -> Answer {
-    let actor = app.authorize(&headers, Role::Operate)?;
-    let index = blocking(move || app.commit(Command::FlagDelete(key), &actor, "")).await?;
-    Ok(Json(json!({"audit_index": index})).into_response())
-}
-
-async fn kill_flag(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, body: Bytes) -> Answer {
-    let actor = app.authorize(&headers, Role::Operate)?;
-    let reason = reason(&body)?;
-    let index = blocking(move || app.commit(Command::FlagKill(key), &actor, &reason)).await?;
-    Ok(Json(json!({"audit_index": index})).into_response())
-}
-
-fn time(text: Option<&str>, default: Timestamp) -> Result<Timestamp, Problem> {
+pub(crate) fn time(text: Option<&str>, default: Timestamp) -> Result<Timestamp, Problem> {
     let wrong = || {
         let remedy = "write 2026-11-23T09:00:00Z, or -15m for a time before now";
         Problem::bad_request("invalid-time", format!("{:?} is not a time", text.unwrap_or_default()), remedy)

@@ -12,10 +12,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use audit::{AppendError, Log};
 use auth::{Role, TokenHash};
-use control::{Action, Command, Entry, State};
+use control::{Action, Command, Entry, FlagChange, State};
 use events::Store;
 use experiments::Treatment;
 use files::Files;
+use flags::{FlagSet, Impact};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -23,10 +24,14 @@ use vocab::{Id, Timestamp};
 
 use crate::intake::Job;
 use crate::problem::Problem;
+use crate::recent::Recent;
 use crate::tap::Tap;
 
 /// A proxy that was not heard from for this long holds no lease any more.
 pub(crate) const LEASE_SECS: f64 = 3.0;
+
+/// Entries of one batch that the console is told one by one; it reads the others from the log.
+const NEWS_MAX: usize = 100;
 
 /// State and log, in step.
 #[derive(Debug)]
@@ -66,6 +71,8 @@ pub(crate) struct App {
     pub(crate) plane: Mutex<Plane>,
     pub(crate) state: ArcSwap<State>,
     pub(crate) flags: ArcSwap<openfeature::Snapshot>,
+    /// Who and what was evaluated lately.
+    pub(crate) recent: Arc<Recent>,
     /// The same flags for clients.
     pub(crate) hub: Arc<flagd::Hub>,
     pub(crate) ofrep_rate: Option<flagd::limit::Rate>,
@@ -138,13 +145,17 @@ impl App {
         }
     }
 
-    /// Decides, records, applies, publishes. Returns the audit index.
+    /// Decides, records, applies, publishes. Returns the audit index; of a batch the last.
     pub(crate) fn commit(&self, command: Command, actor: &str, reason: &str) -> Result<u64, Problem> {
         let urgent = self.switch_off_first(&command);
         let mut plane = lock(&self.plane);
-        let entry = plane.state.decide(command.clone(), actor, reason, now())?;
-        let bytes = entry.to_bytes();
-        let index = match plane.log.append(std::slice::from_ref(&bytes), urgent) {
+        if let Command::Flags { changes, break_glass: false } = &command {
+            let (before, after, impacts) = self.impacts(&plane.state, changes)?;
+            control::guard::judge(&impacts, &before, &after, &|key| self.recent.asked_lately(key, now()))?;
+        }
+        let entries = plane.state.decide(command.clone(), actor, reason, now())?;
+        let bytes: Vec<Vec<u8>> = entries.iter().map(Entry::to_bytes).collect();
+        let first = match plane.log.append(&bytes, urgent) {
             Ok(index) => index,
             Err(error) => {
                 drop(plane);
@@ -152,16 +163,41 @@ impl App {
             }
         };
         self.disk_full.store(false, Ordering::Relaxed);
-        plane.state.apply(index, &bytes);
+        for (index, bytes) in (first..).zip(&bytes) {
+            plane.state.apply(index, bytes);
+        }
         {
             let _order = lock(&self.publishing);
-            self.settled(&entry);
+            entries.iter().for_each(|entry| self.settled(entry));
             self.publish(&plane.state);
         }
         drop(plane);
-        let data = entry_json(index, &entry).to_string();
-        let _ = self.news.send(News { event: "audit", data });
-        Ok(index)
+        for (index, entry) in (first..).zip(&entries).take(NEWS_MAX) {
+            let data = entry_json(index, entry).to_string();
+            let _ = self.news.send(News { event: "audit", data });
+        }
+        // Of a batch the last: with it the whole counts.
+        Ok(first + entries.len() as u64 - 1)
+    }
+
+    /// What changes of flags would do to the subjects seen lately: the flags before and after, and each flag's share.
+    pub(crate) fn impacts(
+        &self,
+        state: &State,
+        changes: &[FlagChange],
+    ) -> Result<(FlagSet, FlagSet, Vec<Impact>), Problem> {
+        let after = state.candidate(changes)?;
+        let before = state.flag_set().with_overlays(state.overlays());
+        let mut overlays = state.overlays();
+        // A change of a flag ends what an experiment promoted in front of it.
+        for change in changes {
+            if let FlagChange::Put { key, .. } | FlagChange::Delete(key) = change {
+                overlays.remove(key);
+            }
+        }
+        let after = after.with_overlays(overlays);
+        let impacts = flags::impact(&before, &after, &self.recent.contexts(now()), now());
+        Ok((before, after, impacts))
     }
 
     /// Getting safer needs no permission of the disk: off first.
@@ -297,7 +333,7 @@ impl App {
         drop(emergency);
         let snapshot =
             json!({"version": version, "epoch": state.epoch(), "key": self.key_hex, "experiments": experiments});
-        let served = openfeature::Snapshot::new(flags.with_overlays(overlays), true);
+        let served = openfeature::Snapshot::new(flags.with_overlays(overlays), true).watched(Some(self.recent.clone()));
         self.hub.put(vec![flagd::Source { uri: "seaworthy".to_owned(), snapshot: served.clone() }]);
         self.flags.store(Arc::new(served));
         self.state.store(Arc::new(state.clone()));
@@ -321,6 +357,6 @@ pub(crate) fn entry_json(index: u64, entry: &Entry) -> Value {
     let body = serde_json::to_value(&entry.action).unwrap_or_default();
     json!({
         "index": index, "ts": entry.time(), "actor": entry.actor, "action": body["action"], "resource": entry.resource(),
-        "reason": entry.reason, "body": body.get("body").cloned().unwrap_or(Value::Null),
+        "reason": entry.reason, "break_glass": entry.break_glass, "body": body.get("body").cloned().unwrap_or(Value::Null),
     })
 }

@@ -150,6 +150,7 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         plane: Mutex::new(Plane { state: state.clone(), log }),
         state: Default::default(),
         flags: Default::default(),
+        recent: Arc::default(),
         hub: Arc::new(flagd::Hub::new(serde_json::Map::new())),
         ofrep_rate: options.ofrep_rate,
         cors: options.cors.clone(),

@@ -6,15 +6,18 @@
 //! - [`tap`]: rows to observations, tallies and their checkpoints;
 //! - [`watch`]: the loop that asks `step` four times a second, on a thread of its own, so that intake cannot starve it;
 //! - [`intake`]: rows to the event store with group commit;
-//! - [`api`], [`ingest`], [`proxies`], [`view`], [`problem`]: HTTP.
+//! - [`recent`]: who and what was evaluated lately, for judging changes of flags;
+//! - [`api`], [`flags_api`], [`ingest`], [`proxies`], [`view`], [`problem`]: HTTP.
 
 mod api;
 mod app;
 mod boot;
+mod flags_api;
 mod ingest;
 mod intake;
 mod problem;
 mod proxies;
+mod recent;
 mod tap;
 mod view;
 mod watch;

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use control::Command;
+use control::{Command, FlagChange};
 use experiments::{Phase, Transition};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
@@ -61,7 +61,12 @@ fn a_stopped_fault_is_not_published_again() {
     let (_dir, app, _, _jobs) = plane();
     let put = |key: String| {
         let definition = json!({"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off"});
-        app.commit(Command::FlagPut { key, definition }, "test", "").unwrap();
+        app.commit(
+            Command::Flags { changes: vec![FlagChange::Put { key, definition }], break_glass: false },
+            "test",
+            "",
+        )
+        .unwrap();
     };
     // Much to publish makes a publication slow, and the moment in which another may overtake it long.
     (0..200).for_each(|n| put(format!("flag-{n}")));
@@ -173,4 +178,130 @@ async fn a_token_that_asks_too_often_is_told_to_wait() {
     assert_eq!(answers, [(StatusCode::OK, None), (StatusCode::OK, None)]);
     assert_eq!(ask("authorization", &bearer).await, (StatusCode::TOO_MANY_REQUESTS, Some("1".to_owned())));
     assert_eq!(ask("x-api-key", &other).await.0, StatusCode::OK, "another token has its own");
+}
+
+/// Asks for every flag as a client does: these are the users that a change would move.
+fn seen(app: &App, users: u32) -> Vec<flags::Context> {
+    let contexts: Vec<flags::Context> = (0..users)
+        .map(|n| flags::Context::of(&format!("user-{n}")).with("plan", ["free", "pro"][n as usize % 2]))
+        .collect();
+    let served = app.flags.load();
+    contexts.iter().for_each(|context| served.note_all(context, crate::app::now()));
+    contexts
+}
+
+fn served(app: &App, key: &str, contexts: &[flags::Context]) -> Vec<(Option<String>, bool)> {
+    let set = &app.flags.load().flags;
+    let one = |context| match set.evaluate(key, context, crate::app::now()) {
+        Ok(found) => (found.variant.map(str::to_owned), found.reason == flags::Reason::Disabled),
+        Err(_) => (None, false),
+    };
+    contexts.iter().map(one).collect()
+}
+
+/// Scenario: random edits of rules, defaults, segments, targets, deletions and batches of them, with users who are seen.
+/// Guarantees: no commit that is accepted moves more of them than the first step of the flag's risk, but to off; and each that is
+/// refused changes nothing.
+#[test]
+fn no_side_door() {
+    let (_dir, app, _, _jobs) = plane();
+    let contexts = seen(&app, 400);
+    let step = [("low", 0.25), ("medium", 0.10), ("high", 0.05), ("critical", 0.01)];
+    let (mut accepted, mut refused) = (0, 0);
+    let mut seed = 7_u64;
+    let mut die = move |sides: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % sides
+    };
+    for _ in 0..300 {
+        let mut changes = Vec::new();
+        let mut touched = std::collections::BTreeSet::new();
+        for _ in 0..1 + die(2) {
+            let key = format!("f{}", die(3));
+            if !touched.insert(key.clone()) {
+                continue;
+            }
+            let weight = [0, 1, 4, 9, 12, 20, 50, 100][die(8) as usize];
+            let split = json!({"split": {"weights": [["on", weight], ["off", 100 - weight]], "salt": "s"}});
+            let serve = [json!("on"), json!("off"), Value::Null, split.clone(), split][die(5) as usize].clone();
+            let when =
+                [json!({"segment": "some"}), json!({"attr": "plan", "op": "in", "values": ["pro"]}), json!(true)];
+            let defaults = [json!("on"), json!("off"), Value::Null, serve.clone()];
+            changes.push(match die(10) {
+                0 => FlagChange::Delete(key),
+                1 => FlagChange::Put {
+                    key,
+                    definition: json!({"state": "ENABLED", "variants": {"on": true, "off": false},
+                        "defaultVariant": defaults[die(3) as usize]}),
+                },
+                _ => FlagChange::Put {
+                    key,
+                    definition: json!({"variants": {"on": true, "off": false}, "on": die(8) > 0, "risk": step[die(4) as usize].0,
+                        "off_variant": "off", "fallthrough": defaults[die(4) as usize],
+                        "targets": [{"variant": "on", "subjects": ["user-1", "user-2"]}],
+                        "rules": [{"when": when[die(3) as usize], "serve": serve}]}),
+                },
+            });
+        }
+        if die(3) == 0 {
+            let include: Vec<String> = (0..die(60)).map(|n| format!("user-{n}")).collect();
+            changes.push(FlagChange::PutSegment { key: "some".into(), definition: json!({"include": include}) });
+        }
+        let keys = ["f0", "f1", "f2"];
+        let before: Vec<_> = keys.iter().map(|key| served(&app, key, &contexts)).collect();
+        let risks: Vec<f64> = keys
+            .iter()
+            .map(|key| {
+                let set = &app.flags.load().flags;
+                let added = changes.iter().find_map(|change| match change {
+                    FlagChange::Put { key: put, definition } if put == key => definition["risk"].as_str(),
+                    _ => None,
+                });
+                let risk = set.flag(key).map_or(added.unwrap_or("medium"), |flag| flag.risk());
+                step.iter().find(|(name, _)| *name == risk).unwrap().1
+            })
+            .collect();
+        let outcome = app.commit(Command::Flags { changes: changes.clone(), break_glass: false }, "test", "");
+        for ((key, before), risk) in keys.iter().zip(before).zip(risks) {
+            let after = served(&app, key, &contexts);
+            let moved = before.iter().zip(&after).filter(|(was, will)| was.0 != will.0 && !will.1).count();
+            match &outcome {
+                Ok(_) => assert!(moved as f64 / 400.0 <= risk, "{moved} of 400 moved on {key}: {changes:?}"),
+                Err(_) => assert_eq!(before, after, "refused, and yet changed"),
+            }
+        }
+        match outcome {
+            Ok(_) => accepted += 1,
+            Err(problem) => {
+                assert!(["unwatched-change", "unknown-flag", "tangled-flags"].contains(&problem.code), "{problem:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(accepted > 20 && refused > 20, "{accepted} accepted, {refused} refused: the test says nothing");
+}
+
+/// Guarantees: the way past the guard needs a reason and leaves a review item; a flag that nobody asks for moves nobody; what
+/// switches off needs no leave.
+#[test]
+fn breaking_the_glass_leaves_a_review_item() {
+    let (_dir, app, _, _jobs) = plane();
+    let put = |default: &str, break_glass: bool, reason: &str| {
+        let definition = json!({"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": default});
+        let changes = vec![FlagChange::Put { key: "f".into(), definition }];
+        app.commit(Command::Flags { changes, break_glass }, "test", reason).map_err(|problem| problem.code)
+    };
+    put("off", false, "").unwrap();
+    put("on", false, "").unwrap();
+    put("off", false, "").unwrap();
+    seen(&app, 50);
+    assert_eq!(put("on", false, "because"), Err("unwatched-change"));
+    assert_eq!(put("on", true, " "), Err("reason-needed"));
+    assert!(app.state.load().reviews().is_empty());
+    let index = put("on", true, "the cache is on fire").unwrap();
+    assert_eq!(app.state.load().reviews(), [index]);
+    app.commit(Command::FlagKill("f".into()), "test", "").unwrap();
+    let off = json!({"state": "DISABLED", "variants": {"on": true}, "defaultVariant": "on"});
+    let changes = vec![FlagChange::Put { key: "f".into(), definition: off }];
+    app.commit(Command::Flags { changes, break_glass: false }, "test", "").unwrap();
 }

@@ -5,4 +5,5 @@
 mod control_plane;
 mod demo;
 mod disk_full;
+mod flag_refs;
 mod harness;

@@ -1,0 +1,428 @@
+//! REST for flags and segments: list, change, kill, apply as a whole, explain, history, and how it was at any time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use auth::Role;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use bytes::Bytes;
+use control::{Command, Entry, FlagChange, FlagRecord};
+use flags::Context;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use vocab::Timestamp;
+
+use crate::api::{Answer, Shared, blocking, broken, parse, reason, time};
+use crate::app::{App, entry_json, lock, now};
+use crate::problem::Problem;
+
+/// Entries of a history that one answer holds.
+const HISTORY_MAX: usize = 1_000;
+
+pub(crate) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/v1/flags", get(list))
+        .route("/api/v1/flags/{key}", get(one).put(put_flag).delete(delete_flag))
+        .route("/api/v1/flags/{key}/kill", post(kill))
+        .route("/api/v1/flags/{key}/revive", post(revive))
+        .route("/api/v1/flags/{key}/history", get(history))
+        .route("/api/v1/flags/{key}/explain", post(explain))
+        .route("/api/v1/unknown-flags", get(unknown_flags))
+        .route("/api/v1/reviews", get(reviews))
+        .route("/api/v1/segments", get(segments))
+        .route("/api/v1/segments/{key}", put(put_segment).delete(delete_segment))
+        .route("/api/v1/apply", post(apply))
+        .route("/api/v1/export", get(export))
+}
+
+fn summary(app: &App, state: &control::State, key: &str, record: &FlagRecord) -> Value {
+    let asked = app.recent.asked(key);
+    let definition = record.flag.definition();
+    let experiment = state.live().find(|e| e.target() == format!("flag {key}")).map(|e| e.id);
+    json!({
+        "key": key, "state": if record.flag.enabled() { "ENABLED" } else { "DISABLED" },
+        "dialect": if record.flag.is_ours() { "seaworthy" } else { "flagd" },
+        "kind": definition.get("kind"), "owner": definition.get("owner"), "description": definition.get("description"),
+        "expires": definition.get("expires"), "tags": definition.get("tags"),
+        "variants": definition["variants"], "default_variant": record.flag.default_variant(),
+        "targeting": definition.get("targeting"), "has_rules": record.flag.has_rules(),
+        "risk": record.flag.risk(), "version": record.version, "experiment": experiment,
+        "last_evaluated": asked.map(|asked| asked.last), "evaluations": asked.map_or(0, |asked| asked.count),
+        "killed": record.before_kill.is_some(), "promoted": record.promoted.as_ref().map(|(_, v)| v.to_string()),
+    })
+}
+
+fn unknown(key: &str) -> Problem {
+    let remedy = "see `seaworthy flag list`; with --at, it may not have been there then";
+    Problem::new(StatusCode::NOT_FOUND, "unknown-flag", format!("there is no flag {key:?}"), remedy)
+}
+
+async fn list(State(app): Shared, headers: HeaderMap) -> Answer {
+    app.authorize(&headers, Role::Read)?;
+    let state = app.state.load();
+    let list: Vec<Value> = state.flags().iter().map(|(key, record)| summary(&app, &state, key, record)).collect();
+    Ok(Json(json!({"flags": list})).into_response())
+}
+
+/// Flags that clients ask for and that do not exist: seen before their code ships, or misspelled.
+async fn unknown_flags(State(app): Shared, headers: HeaderMap) -> Answer {
+    app.authorize(&headers, Role::Read)?;
+    let state = app.state.load();
+    let list: Vec<Value> = app
+        .recent
+        .unknown(|key| state.flags().contains_key(key))
+        .into_iter()
+        .take(HISTORY_MAX)
+        .map(|(key, asked)| {
+            json!({"key": key, "last_evaluated": asked.last, "evaluations": asked.count, "deleted": asked.known})
+        })
+        .collect();
+    Ok(Json(json!({"flags": list})).into_response())
+}
+
+/// Changes that were made past the guard: somebody should look at each.
+async fn reviews(State(app): Shared, headers: HeaderMap) -> Answer {
+    app.authorize(&headers, Role::Read)?;
+    blocking(move || {
+        let state = app.state.load_full();
+        Ok(Json(json!({"entries": read_entries(&app, state.reviews())?})).into_response())
+    })
+    .await
+}
+
+/// Entries by index, the newest first.
+fn read_entries(app: &App, indexes: &[u64]) -> Result<Vec<Value>, Problem> {
+    let mut entries = Vec::new();
+    for index in indexes.iter().rev().take(HISTORY_MAX) {
+        let Some(bytes) = lock(&app.plane).log.entry(*index).map_err(broken)? else { continue };
+        if let Ok(entry) = Entry::from_bytes(&bytes) {
+            entries.push(entry_json(*index, &entry));
+        }
+    }
+    Ok(entries)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct When {
+    at: Option<String>,
+}
+
+/// The state of the control plane as the log had it at a time: what was on at 14:32.
+fn state_at(app: &App, at: Timestamp) -> Result<control::State, Problem> {
+    let mut state = control::State::default();
+    loop {
+        // The lock is taken for each bundle, so that no commit waits for the whole.
+        let entries = lock(&app.plane).log.entries_from(state.size()).map_err(broken)?;
+        if entries.is_empty() {
+            return Ok(state);
+        }
+        for bytes in entries {
+            if Entry::from_bytes(&bytes).is_ok_and(|entry| entry.time() > at) {
+                return Ok(state);
+            }
+            state.apply(state.size(), &bytes);
+        }
+    }
+}
+
+async fn one(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, Query(when): Query<When>) -> Answer {
+    app.authorize(&headers, Role::Read)?;
+    let at = match when.at {
+        Some(text) => Some(time(Some(&text), now())?),
+        None => None,
+    };
+    blocking(move || {
+        let state = match at {
+            Some(at) => Arc::new(state_at(&app, at)?),
+            None => app.state.load_full(),
+        };
+        let record = state.flags().get(&key).ok_or_else(|| unknown(&key))?;
+        let mut answer = summary(&app, &state, &key, record);
+        answer["definition"] = record.flag.definition().clone();
+        answer["at"] = json!(at);
+        Ok(Json(answer).into_response())
+    })
+    .await
+}
+
+/// Why, in the body of a change or in its `reason` parameter.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Asked {
+    reason: String,
+    /// Past the guard on unwatched jumps; needs a reason.
+    break_glass: bool,
+}
+
+async fn changed(app: Arc<App>, actor: String, changes: Vec<FlagChange>, asked: Asked) -> Answer {
+    blocking(move || {
+        let impacts = app.impacts(&app.state.load(), &changes)?.2;
+        let index = app.commit(Command::Flags { changes, break_glass: asked.break_glass }, &actor, &asked.reason)?;
+        Ok(Json(json!({"audit_index": index, "impact": impact_json(&app, &impacts)})).into_response())
+    })
+    .await
+}
+
+/// What a change does to subjects seen lately, flag by flag.
+fn impact_json(app: &App, impacts: &[flags::Impact]) -> Vec<Value> {
+    let now = now();
+    impacts
+        .iter()
+        .map(|impact| {
+            json!({"key": impact.key, "subjects": impact.subjects, "changed": impact.changed, "safer": impact.safer,
+                "asked_lately": app.recent.asked_lately(&impact.key, now)})
+        })
+        .collect()
+}
+
+async fn put_flag(
+    State(app): Shared,
+    headers: HeaderMap,
+    Path(key): Path<String>,
+    Query(asked): Query<Asked>,
+    body: Bytes,
+) -> Answer {
+    let actor = app.authorize(&headers, Role::Operate)?;
+    let definition: Value = parse(&body)?;
+    changed(app, actor, vec![FlagChange::Put { key, definition }], asked).await
+}
+
+async fn delete_flag(
+    State(app): Shared,
+    headers: HeaderMap,
+    Path(key): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Answer {
+    let actor = app.authorize(&headers, Role::Operate)?;
+    changed(app, actor, vec![FlagChange::Delete(key)], asked).await
+}
+
+async fn kill(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, body: Bytes) -> Answer {
+    let actor = app.authorize(&headers, Role::Operate)?;
+    let reason = reason(&body)?;
+    let index = blocking(move || app.commit(Command::FlagKill(key), &actor, &reason)).await?;
+    Ok(Json(json!({"audit_index": index})).into_response())
+}
+
+async fn revive(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, Query(asked): Query<Asked>) -> Answer {
+    let actor = app.authorize(&headers, Role::Operate)?;
+    changed(app, actor, vec![FlagChange::Revive(key)], asked).await
+}
+
+async fn history(State(app): Shared, headers: HeaderMap, Path(key): Path<String>) -> Answer {
+    app.authorize(&headers, Role::Read)?;
+    blocking(move || {
+        let state = app.state.load_full();
+        let indexes = state.flag_history(&key);
+        if indexes.is_empty() {
+            return Err(unknown(&key));
+        }
+        let entries = read_entries(&app, indexes)?;
+        Ok(Json(json!({"key": key, "entries": entries})).into_response())
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    #[serde(default)]
+    context: Map<String, Value>,
+    at: Option<String>,
+}
+
+/// Why this subject gets this variant: every step with its place in the definition.
+async fn explain(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, body: Bytes) -> Answer {
+    app.authorize(&headers, Role::Read)?;
+    let asked: Question = parse(&body)?;
+    let at = asked.at.as_deref().map(|text| time(Some(text), now())).transpose()?;
+    blocking(move || {
+        let (flags, version, when) = match at {
+            None => {
+                let state = app.state.load_full();
+                (app.flags.load().flags.clone(), state.flags().get(&key).map(|record| record.version), now())
+            }
+            Some(at) => {
+                let state = state_at(&app, at)?;
+                let version = state.flags().get(&key).map(|record| record.version);
+                (state.flag_set().with_overlays(state.overlays()), version, at)
+            }
+        };
+        if flags.flag(&key).is_none() {
+            return Err(unknown(&key));
+        }
+        let (found, steps) = flags.explain(&key, &Context::new(asked.context), when);
+        let mut answer = json!({"key": key, "at": when, "version": version, "steps": steps});
+        match found {
+            Ok(found) => {
+                answer["reason"] = json!(found.reason.as_str());
+                answer["variant"] = json!(found.variant);
+                answer["value"] = json!(found.value);
+                answer["experiment"] = json!(found.experiment.map(|(id, _)| id));
+                answer["arm"] = json!(found.experiment.map(|(_, arm)| arm.as_str()));
+            }
+            Err(error) => {
+                answer["error_code"] = json!(error.code.as_str());
+                answer["error"] = json!(error.detail);
+            }
+        }
+        Ok(Json(answer).into_response())
+    })
+    .await
+}
+
+async fn segments(State(app): Shared, headers: HeaderMap) -> Answer {
+    app.authorize(&headers, Role::Read)?;
+    let state = app.state.load();
+    let list: Vec<Value> = state
+        .segments()
+        .iter()
+        .map(|(key, record)| json!({"key": key, "version": record.version, "definition": record.segment.definition()}))
+        .collect();
+    Ok(Json(json!({"segments": list})).into_response())
+}
+
+async fn put_segment(
+    State(app): Shared,
+    headers: HeaderMap,
+    Path(key): Path<String>,
+    Query(asked): Query<Asked>,
+    body: Bytes,
+) -> Answer {
+    let actor = app.authorize(&headers, Role::Operate)?;
+    let definition: Value = parse(&body)?;
+    changed(app, actor, vec![FlagChange::PutSegment { key, definition }], asked).await
+}
+
+async fn delete_segment(
+    State(app): Shared,
+    headers: HeaderMap,
+    Path(key): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Answer {
+    let actor = app.authorize(&headers, Role::Operate)?;
+    changed(app, actor, vec![FlagChange::DeleteSegment(key)], asked).await
+}
+
+/// A whole document: what is in it is made or changed, what is the same is left alone, what is not in it stays.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Applied {
+    #[serde(default)]
+    flags: BTreeMap<String, Value>,
+    #[serde(default)]
+    segments: BTreeMap<String, Value>,
+    #[serde(default)]
+    delete_flags: Vec<String>,
+    #[serde(default)]
+    delete_segments: Vec<String>,
+    #[serde(default)]
+    dry_run: bool,
+    #[serde(default)]
+    break_glass: bool,
+    #[serde(default)]
+    reason: String,
+}
+
+async fn apply(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
+    let actor = app.authorize(&headers, Role::Operate)?;
+    let asked: Applied = parse(&body)?;
+    blocking(move || {
+        let state = app.state.load_full();
+        let (mut changes, mut plan) = (Vec::new(), Vec::new());
+        let mut note = |kind: &str, key: &str, before: Option<&Value>, after: Option<&Value>| {
+            let action = match (before, after) {
+                (None, _) => "create",
+                (Some(before), Some(after)) if before == after => "same",
+                (Some(_), Some(_)) => "change",
+                (Some(_), None) => "delete",
+            };
+            plan.push(json!({"kind": kind, "key": key, "action": action}));
+            action != "same"
+        };
+        for (key, definition) in asked.segments {
+            let before = state.segments().get(&key).map(|record| record.segment.definition());
+            if note("segment", &key, before, Some(&definition)) {
+                changes.push(FlagChange::PutSegment { key, definition });
+            }
+        }
+        for (key, definition) in asked.flags {
+            let before = state.flags().get(&key).map(|record| record.flag.definition());
+            if note("flag", &key, before, Some(&definition)) {
+                changes.push(FlagChange::Put { key, definition });
+            }
+        }
+        for key in asked.delete_flags {
+            note("flag", &key, Some(&Value::Null), None);
+            changes.push(FlagChange::Delete(key));
+        }
+        for key in asked.delete_segments {
+            note("segment", &key, Some(&Value::Null), None);
+            changes.push(FlagChange::DeleteSegment(key));
+        }
+        let answered = |applied: bool, index: Option<u64>, impact: Vec<Value>, refusal: Value| {
+            let answer =
+                json!({"plan": plan, "applied": applied, "audit_index": index, "impact": impact, "refusal": refusal});
+            Ok(Json(answer).into_response())
+        };
+        if changes.is_empty() {
+            return answered(false, None, Vec::new(), Value::Null);
+        }
+        let (before, after, impacts) = app.impacts(&state, &changes)?;
+        let impact = impact_json(&app, &impacts);
+        if asked.dry_run {
+            let asked_lately = |key: &str| app.recent.asked_lately(key, now());
+            let refusal = control::guard::judge(&impacts, &before, &after, &asked_lately).err();
+            return answered(false, None, impact, json!(refusal.map(|r| r.detail)));
+        }
+        let command = Command::Flags { changes, break_glass: asked.break_glass };
+        let index = app.commit(command, &actor, &asked.reason)?;
+        answered(true, Some(index), impact, Value::Null)
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form {
+    form: Option<String>,
+}
+
+/// All flags and segments as one document: as they are, or in flagd's form with a list of what that cannot say.
+async fn export(State(app): Shared, headers: HeaderMap, Query(asked): Query<Form>) -> Answer {
+    app.authorize(&headers, Role::Read)?;
+    blocking(move || {
+        let state = app.state.load_full();
+        let set = state.flag_set();
+        let answer: Response = match asked.form.as_deref() {
+            None | Some("seaworthy") => {
+                let flags: Map<String, Value> =
+                    set.flags().into_iter().map(|(key, flag)| (key.to_owned(), flag.definition().clone())).collect();
+                let segments: Map<String, Value> =
+                    set.segments().into_iter().map(|(key, s)| (key.to_owned(), s.definition().clone())).collect();
+                Json(json!({"flags": flags, "segments": segments})).into_response()
+            }
+            Some("flagd") => {
+                let (mut flags, mut left_out) = (Map::new(), Map::new());
+                for (key, flag) in set.flags() {
+                    match set.to_flagd(flag) {
+                        Ok(definition) => _ = flags.insert(key.to_owned(), definition),
+                        Err(reason) => _ = left_out.insert(key.to_owned(), reason.into()),
+                    }
+                }
+                Json(json!({"flags": flags, "metadata": {}, "left_out": left_out})).into_response()
+            }
+            Some(other) => {
+                let detail = format!("there is no form {other:?}");
+                return Err(Problem::bad_request("unknown-form", detail, "ask for seaworthy or flagd"));
+            }
+        };
+        Ok(answer)
+    })
+    .await
+}

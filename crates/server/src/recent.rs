@@ -1,0 +1,140 @@
+//! Who and what was evaluated lately: a bounded sample of contexts for judging changes, and for each flag when it was asked for.
+//!
+//! In memory only: contexts are what targeting needs, raw keys included, and nothing of them reaches a disk, a log or an answer.
+//! After a restart it fills again with the first evaluations; until then nobody is known to ask for anything.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Mutex;
+
+use flags::Context;
+use openfeature::Watcher;
+use vocab::{Millis, Timestamp};
+
+use crate::app::lock;
+
+/// Subjects that are remembered: enough to tell a share of 1 % from one of 2 %.
+const SUBJECTS_MAX: usize = 10_000;
+/// Keys that are remembered, unknown ones included.
+const KEYS_MAX: usize = 100_000;
+/// A context with more text than this is not remembered; it takes part in no judgement.
+const CONTEXT_BYTES_MAX: usize = 4_096;
+/// How long somebody counts as seen lately.
+const LATELY: Millis = Millis::from_secs(24 * 3_600);
+
+/// What is known of a flag's evaluations since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) last: Timestamp,
+    pub(crate) count: u64,
+    /// Whether the flag existed the last time.
+    pub(crate) known: bool,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    subjects: Vec<(u64, Timestamp, Context)>,
+    places: HashMap<u64, usize>,
+    /// Subjects that came by, remembered or not.
+    passed: u64,
+    asked: HashMap<String, Asked>,
+    /// When somebody asked for all flags at once.
+    all: Option<Timestamp>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    inner: Mutex<Inner>,
+    hasher: RandomState,
+}
+
+impl Watcher for Recent {
+    fn evaluated(&self, key: Option<&str>, context: &Context, known: bool, now: Timestamp) {
+        // An evaluation never waits for the one beside it: what is missed then is seen the next time.
+        let Ok(mut guard) = self.inner.try_lock() else { return };
+        let inner = &mut *guard;
+        let room = inner.asked.len() < KEYS_MAX;
+        match key {
+            None => inner.all = Some(now),
+            Some(key) => match inner.asked.get_mut(key) {
+                Some(asked) => *asked = Asked { last: now, count: asked.count + 1, known },
+                None if room => {
+                    inner.asked.insert(key.to_owned(), Asked { last: now, count: 1, known });
+                }
+                None => {}
+            },
+        }
+        let Some(subject) = context.targeting_key() else { return };
+        let hash = self.hasher.hash_one(subject);
+        if let Some(&place) = inner.places.get(&hash) {
+            inner.subjects[place].1 = now;
+            return;
+        }
+        inner.passed += 1;
+        let place = match inner.subjects.len() {
+            full if full >= SUBJECTS_MAX => {
+                // A fair sample of all that came by (Vitter's algorithm R); the hash of a counter serves as the die.
+                let die = self.hasher.hash_one(inner.passed) % inner.passed;
+                if die >= SUBJECTS_MAX as u64 {
+                    return;
+                }
+                die as usize
+            }
+            next => next,
+        };
+        if weight(context) > CONTEXT_BYTES_MAX {
+            return;
+        }
+        let remembered = (hash, now, context.clone());
+        if place == inner.subjects.len() {
+            inner.subjects.push(remembered);
+        } else {
+            let old = std::mem::replace(&mut inner.subjects[place], remembered).0;
+            inner.places.remove(&old);
+        }
+        inner.places.insert(hash, place);
+    }
+}
+
+fn weight(context: &Context) -> usize {
+    context.targeting_key().map_or(0, str::len)
+        + context.attributes().iter().map(|(name, value)| name.len() + value.to_string().len()).sum::<usize>()
+}
+
+impl Recent {
+    /// Contexts of subjects seen lately, in no order.
+    pub(crate) fn contexts(&self, now: Timestamp) -> Vec<Context> {
+        let inner = lock(&self.inner);
+        inner
+            .subjects
+            .iter()
+            .filter(|(_, at, _)| now.since(*at) < LATELY)
+            .map(|(.., context)| context.clone())
+            .collect()
+    }
+
+    /// Whether somebody asked for this flag, by name or for all, lately.
+    pub(crate) fn asked_lately(&self, key: &str, now: Timestamp) -> bool {
+        let inner = lock(&self.inner);
+        let lately = |at: Timestamp| now.since(at) < LATELY;
+        inner.all.is_some_and(lately) || inner.asked.get(key).is_some_and(|asked| lately(asked.last))
+    }
+
+    /// What is known of one flag's evaluations.
+    pub(crate) fn asked(&self, key: &str) -> Option<Asked> {
+        lock(&self.inner).asked.get(key).copied()
+    }
+
+    /// Flags that clients ask for and that do not exist, the most asked first.
+    pub(crate) fn unknown(&self, exists: impl Fn(&str) -> bool) -> Vec<(String, Asked)> {
+        let inner = lock(&self.inner);
+        let mut list: Vec<(String, Asked)> =
+            inner.asked.iter().filter(|(key, _)| !exists(key)).map(|(key, asked)| (key.clone(), *asked)).collect();
+        list.sort_by(|a, b| b.1.count.cmp(&a.1.count).then_with(|| a.0.cmp(&b.0)));
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests;
