@@ -56,7 +56,8 @@ class Server:
         """The value for everybody; before, the moment."""
         at = time.time()
         definition = {"state": "ENABLED", "variants": {"one": value}, "defaultVariant": "one"}
-        self.call("PUT", f"/api/v1/flags/{FLAG}", definition)
+        # For everybody at once, which needs a reason.
+        self.call("PUT", f"/api/v1/flags/{FLAG}?break_glass=true&reason=test", definition)
         return at
 
     def kill(self):
@@ -164,6 +165,7 @@ def killed(server, pages):
 def missed(server, pages):
     server.kill()
     server.start()
+    server.call("POST", f"/api/v1/flags/{FLAG}/revive?break_glass=true&reason=test", {})
     at = server.put("while away")
     took = [page.hears("change", "while away", COMEBACK_SECS)["at_ms"] / 1000 - at for page in pages]
     return f"after {max(took):.1f} s"
