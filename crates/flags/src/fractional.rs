@@ -58,15 +58,9 @@ pub(crate) fn choose(bucketing: Bucketing, keys: &Keys, input: &Input<'_>, weigh
         match input {
             Input::Implicit(flag, target) if generation_3 => Some(hash_v3(None, flag, target)),
             Input::Implicit(flag, target) => Some(murmur3(&[flag.as_bytes(), target.as_bytes()])),
-<<<<<<< HEAD
             Input::Text(text) if generation_3 => Some(hash_v3(Some(""), "", text)),
             Input::Text(text) => Some(murmur3(&[text.as_bytes()])),
             Input::Explicit(Value::Null) => None,
-=======
-            Input::Explicit(Value::Null) => None,
-            Input::Text(text) if generation_3 => Some(hash_v3(Some(""), "", text)),
-            Input::Text(text) => Some(murmur3(&[text.as_bytes()])),
->>>>>>> wt-flagd
             Input::Explicit(value) if generation_3 => {
                 let mut bytes = Vec::new();
                 cbor(value, &mut bytes)?;

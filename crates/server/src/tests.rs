@@ -120,70 +120,6 @@ async fn no_lease_without_a_watcher() {
     assert_eq!(renew().await, StatusCode::OK);
 }
 
-<<<<<<< HEAD
-=======
-const BULK: &str = "/ofrep/v1/evaluate/flags";
-
-/// Guarantees: a page of a named origin may evaluate flags with a token, and nothing else; without names no page may.
-#[tokio::test]
-async fn pages_evaluate_if_their_origin_is_named() {
-    let shop = "https://shop.example";
-    for origins in [vec![shop.to_owned()], Vec::new()] {
-        let (_dir, app, token, _jobs) = plane_with(None, flagd::http::cors(&origins).unwrap());
-        let router = api::router(app);
-        let allowed = async |request: http::request::Builder| {
-            let request = request.header("origin", shop).body(Body::from("{}")).unwrap();
-            let response = router.clone().oneshot(request).await.unwrap();
-            let origin = response.headers().get("access-control-allow-origin").map(|v| v.to_str().unwrap().to_owned());
-            (response.status(), origin, response.headers().get("access-control-expose-headers").cloned())
-        };
-        let named = origins.first().cloned();
-        // The browser asks first, without the token.
-        let asks = |path: &str| {
-            Request::options(path.to_owned())
-                .header("access-control-request-method", "POST")
-                .header("access-control-request-headers", "authorization,content-type")
-        };
-        for path in [BULK, "/ofrep/v1/events", "/flagd.evaluation.v1.Service/ResolveAll"] {
-            let (status, origin, _) = allowed(asks(path)).await;
-            assert_eq!((status == StatusCode::OK, origin), (named.is_some(), named.clone()), "{path}");
-        }
-        for path in ["/api/v1/flags", "/api/v1/tokens", "/v1/traces"] {
-            assert_eq!(allowed(asks(path)).await.1, None, "{path}");
-        }
-        let (status, origin, exposed) =
-            allowed(Request::post(BULK).header("authorization", format!("Bearer {token}"))).await;
-        assert_eq!((status, &origin), (StatusCode::OK, &named));
-        assert_eq!(exposed.is_some_and(|names| names.to_str().unwrap().contains("etag")), named.is_some());
-        // What is refused is refused, and the page can read why.
-        let (status, origin, _) = allowed(Request::post(BULK)).await;
-        assert_eq!((status, origin), (StatusCode::UNAUTHORIZED, named));
-    }
-}
-
-#[tokio::test]
-async fn a_token_that_asks_too_often_is_told_to_wait() {
-    let (_dir, app, admin, _jobs) = plane_with(std::num::NonZeroU32::new(2), None);
-    let other = api::fresh_token().unwrap();
-    let hash = auth::TokenHash::of(&other);
-    let command = Command::TokenCreate { name: "other".into(), role: auth::Role::Evaluate, hash, expires: None };
-    app.commit(command, "test", "").unwrap();
-    let router = api::router(app);
-    let ask = async |header: &str, token: &str| {
-        let request = Request::post(BULK).header(header, token).body(Body::from("{}")).unwrap();
-        let response = router.clone().oneshot(request).await.unwrap();
-        (response.status(), response.headers().get("retry-after").map(|v| v.to_str().unwrap().to_owned()))
-    };
-    let bearer = format!("Bearer {admin}");
-    // Whoever has no token is not counted against anybody.
-    assert_eq!(ask("authorization", "Bearer nobody").await.0, StatusCode::UNAUTHORIZED);
-    let answers = [ask("authorization", &bearer).await, ask("authorization", &bearer).await];
-    assert_eq!(answers, [(StatusCode::OK, None), (StatusCode::OK, None)]);
-    assert_eq!(ask("authorization", &bearer).await, (StatusCode::TOO_MANY_REQUESTS, Some("1".to_owned())));
-    assert_eq!(ask("x-api-key", &other).await.0, StatusCode::OK, "another token has its own");
-}
-
->>>>>>> wt-flagd
 /// Asks for every flag as a client does: these are the users that a change would move.
 fn seen(app: &App, users: u32) -> Vec<flags::Context> {
     let contexts: Vec<flags::Context> = (0..users)
@@ -308,7 +244,6 @@ fn breaking_the_glass_leaves_a_review_item() {
     let off = json!({"state": "DISABLED", "variants": {"on": true}, "defaultVariant": "on"});
     let changes = vec![FlagChange::Put { key: "f".into(), definition: off }];
     app.commit(Command::Flags { changes, break_glass: false }, "test", "").unwrap();
-<<<<<<< HEAD
 }
 
 const BULK: &str = "/ofrep/v1/evaluate/flags";
@@ -370,6 +305,4 @@ async fn a_token_that_asks_too_often_is_told_to_wait() {
     assert_eq!(answers, [(StatusCode::OK, None), (StatusCode::OK, None)]);
     assert_eq!(ask("authorization", &bearer).await, (StatusCode::TOO_MANY_REQUESTS, Some("1".to_owned())));
     assert_eq!(ask("x-api-key", &other).await.0, StatusCode::OK, "another token has its own");
-=======
->>>>>>> wt-flagd
 }
