@@ -29,20 +29,8 @@ pub fn judge(
     after: &FlagSet,
     asked: &dyn Fn(&str) -> bool,
 ) -> Result<(), Refusal> {
-    let jumps: Vec<String> = impacts
-        .iter()
-        .filter_map(|impact| {
-            let flag = before.flag(&impact.key).or_else(|| after.flag(&impact.key));
-            let (step, share) = (first_step(flag.map(|flag| &**flag)), share(impact)?);
-            let is_off = after.flag(&impact.key).is_some_and(|flag| !flag.ever_enabled());
-            (share > step && asked(&impact.key) && !is_off).then(|| {
-                format!(
-                    "{:?} would change for {share} of {} subjects at once (first step {step})",
-                    impact.key, impact.subjects
-                )
-            })
-        })
-        .collect();
+    let jumps: Vec<String> =
+        impacts.iter().filter(|impact| asked(&impact.key)).filter_map(|impact| jump(impact, before, after)).collect();
     if jumps.is_empty() {
         return Ok(());
     }
@@ -60,11 +48,33 @@ pub fn judge(
     })
 }
 
-/// The share that changes; everybody if nobody is known. None if nothing changes.
-pub fn share(impact: &Impact) -> Option<Share> {
-    if impact.subjects == 0 {
-        return Some(Share::ALL);
+/// Why one flag's change is too much at once, if it is.
+fn jump(impact: &Impact, before: &FlagSet, after: &FlagSet) -> Option<String> {
+    let key = &impact.key;
+    let (was, will) = (before.flag(key).map(|flag| &**flag), after.flag(key).map(|flag| &**flag));
+    let rank = |flag: &Flag| first_step(Some(flag));
+    if let (Some(was), Some(will)) = (was, will) {
+        if rank(will) > rank(was) {
+            return Some(format!("{key:?} would have a lower risk ({} instead of {})", will.risk(), was.risk()));
+        }
     }
-    let share = impact.changed as f64 / impact.subjects as f64;
-    (impact.changed > 0).then(|| Share::from_fraction(share).unwrap_or(Share::ALL))
+    // Off for good, and as it was off before.
+    let off = |flag: &Flag| flag.definition().get("off_variant").cloned().unwrap_or_default();
+    let turned_off = will.is_some_and(|will| {
+        !will.ever_enabled() && (off(will).is_null() || was.is_some_and(|was| off(was) == off(will)))
+    });
+    if turned_off {
+        return None;
+    }
+    let step = first_step(was.or(will));
+    if impact.unclear {
+        return Some(format!("what {key:?} does as time passes cannot be judged"));
+    }
+    if impact.subjects == 0 {
+        return Some(format!("{key:?} is asked for, and nobody is known who could be counted"));
+    }
+    let share = Share::from_fraction(impact.changed as f64 / impact.subjects as f64).unwrap_or(Share::ALL);
+    (share > step).then(|| {
+        format!("{key:?} would change for {share} of {} subjects at once (first step {step})", impact.subjects)
+    })
 }

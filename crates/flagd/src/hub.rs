@@ -190,7 +190,12 @@ fn build(selector: &Selector, version: u64, all: &[Source]) -> View {
     if !set_metadata.is_empty() {
         document["metadata"] = Value::Object(set_metadata.clone());
     }
-    let flags = FlagSet::of(chosen.into_values().map(|(_, flag)| flag.clone()), set_metadata);
+    // What the chosen flags need decides along, whether or not it is chosen.
+    let helpers: Vec<Arc<Flag>> = match selector {
+        Selector::Everything => Vec::new(),
+        _ => all.iter().flat_map(|source| source.snapshot.flags.flags().into_values().cloned()).collect(),
+    };
+    let flags = FlagSet::of(chosen.into_values().map(|(_, flag)| flag.clone()), set_metadata).with_helpers(helpers);
     let watcher = all.iter().find_map(|source| source.snapshot.watcher());
     let snapshot = Snapshot::new(flags.with_segments(segments).with_overlays(overlays), telemetry).watched(watcher);
     View { snapshot, version, document: document.to_string().into(), sources }

@@ -2,11 +2,13 @@
 
 use std::pin::Pin;
 
+use flags::Context;
 use futures_util::{Stream, StreamExt};
 use http::HeaderMap;
 use tonic::{Request, Response, Status};
 
-use crate::face::Face;
+use crate::face::{Face, now};
+use crate::hub::Selector;
 use crate::sync_v1::flag_sync_service_server::FlagSyncService;
 use crate::sync_v1::{
     FetchAllFlagsRequest, FetchAllFlagsResponse, GetMetadataRequest, GetMetadataResponse, SyncFlagsRequest,
@@ -27,7 +29,10 @@ impl FlagSyncService for Face {
         let (headers, asked) = parts(request);
         let selector = self.selector(&headers, &asked.selector)?;
         let context = to_struct(self.hub.context());
+        let hub = self.hub.clone();
         let documents = self.documents(selector).map(move |document| {
+            // Who evaluates in process asks for everything, and tells us nothing of his users.
+            hub.view(&Selector::Everything).snapshot.note_all(&Context::default(), now());
             Ok(SyncFlagsResponse { flag_configuration: document?.to_string(), sync_context: Some(context.clone()) })
         });
         Ok(Response::new(Box::pin(documents)))
@@ -39,6 +44,7 @@ impl FlagSyncService for Face {
     ) -> Result<Response<FetchAllFlagsResponse>, Status> {
         let (headers, asked) = parts(request);
         let view = self.hub.view(&self.selector(&headers, &asked.selector)?);
+        view.snapshot.note_all(&Context::default(), now());
         Ok(Response::new(FetchAllFlagsResponse { flag_configuration: view.document.to_string() }))
     }
 

@@ -232,6 +232,11 @@ impl Slice {
         Slice { size: population.ppm(), ..self }
     }
 
+    /// Whether every subject is in, and gets the treatment.
+    pub fn is_everybody(&self) -> bool {
+        self.size == Share::WHOLE && self.treatment_below == Share::WHOLE
+    }
+
     /// The share of all subjects that get the treatment, in parts per million, rounded up.
     pub fn treated(&self) -> Share {
         let ppm = (u64::from(self.size) * u64::from(self.treatment_below)).div_ceil(u64::from(Share::WHOLE));

@@ -13,6 +13,10 @@ pub struct Clock {
     turns: BTreeSet<i64>,
     /// Whether the time is reckoned with in another way: a ramp, for one. Then every second counts.
     always: bool,
+    /// Whether it is so in a way of which nothing is known: arithmetic with the time.
+    opaque: bool,
+    /// Stretches of lines of ramps: answers move evenly between these seconds.
+    lines: BTreeSet<(i64, i64)>,
 }
 
 impl Clock {
@@ -20,6 +24,8 @@ impl Clock {
     pub fn merge(&mut self, other: &Clock) {
         self.turns.extend(&other.turns);
         self.always |= other.always;
+        self.opaque |= other.opaque;
+        self.lines.extend(&other.lines);
     }
 
     /// An answer may change at this time.
@@ -31,9 +37,16 @@ impl Clock {
         }
     }
 
-    /// Answers may change every second.
+    /// Answers may change every second, in a way of which nothing is known.
     pub(crate) fn always(&mut self) {
         self.always = true;
+        self.opaque = true;
+    }
+
+    /// Answers move evenly between two times.
+    pub(crate) fn line(&mut self, from: Timestamp, to: Timestamp) {
+        self.always = true;
+        self.lines.insert((from.nanos().div_euclid(1_000_000_000), to.nanos().div_euclid(1_000_000_000)));
     }
 
     /// A number that stays the same as long as answers do.
@@ -51,18 +64,19 @@ impl Clock {
         if self.always { Some(second + 1) } else { self.turns.range(second + 1..).next().copied() }
     }
 
-    /// Times after `now` at which to look whether answers have changed: the turns, and where the time is reckoned with in another way
-    /// every ten minutes of the next eight hours.
-    pub(crate) fn moments(&self, now: Timestamp) -> Vec<Timestamp> {
-        const TURNS_MAX: usize = 100;
-        const STEP_SECS: i64 = 600;
+    /// Pairs of times between which answers change by themselves after `now`: around each turn, and ten minutes of each line. None if
+    /// that cannot be said, or if there are too many to look at.
+    pub(crate) fn changes(&self, now: Timestamp) -> Option<Vec<(Timestamp, Timestamp)>> {
+        const CHANGES_MAX: usize = 250;
+        const STRETCH_SECS: i64 = 600;
         let second = now.nanos().div_euclid(1_000_000_000);
-        let mut seconds: Vec<i64> = self.turns.range(second + 1..).take(TURNS_MAX).copied().collect();
-        if self.always {
-            seconds.extend((1..=48).map(|n| second + n * STEP_SECS));
-            seconds.sort_unstable();
-        }
-        seconds.into_iter().map(|second| Timestamp::from_nanos(second.saturating_mul(1_000_000_000))).collect()
+        let turns = self.turns.range(second..).map(|turn| (turn - 1, *turn));
+        let lines = self.lines.iter().filter(|(_, to)| *to > second);
+        let lines = lines.map(|(from, to)| (*from, (from + STRETCH_SECS).min(*to)));
+        let at = |second: i64| Timestamp::from_nanos(second.saturating_mul(1_000_000_000));
+        let changes: Vec<(Timestamp, Timestamp)> =
+            turns.chain(lines).take(CHANGES_MAX + 1).map(|(from, to)| (at(from), at(to))).collect();
+        (!self.opaque && changes.len() <= CHANGES_MAX).then_some(changes)
     }
 
     pub(crate) fn read(&mut self, rule: &Expr) {
@@ -72,30 +86,33 @@ impl Clock {
             Expr::Call(op, arguments) if op.compares() && arguments.iter().any(is_time) => {
                 for argument in arguments.iter().filter(|a| !is_time(a)) {
                     match argument {
-                        Expr::Literal(value) => {
-                            // At the number or just behind it; text and the like never turn over.
-                            if let Some(n) = value.as_f64().filter(|n| n.abs() < 9e15) {
-                                self.turns.extend([n.floor() as i64, n.floor() as i64 + 1]);
-                            }
-                        }
-                        _ => self.always = true,
+                        // At the number or just behind it.
+                        Expr::Literal(value) => match value.as_f64() {
+                            Some(n) if n.abs() < 9e15 => self.turns.extend([n.floor() as i64, n.floor() as i64 + 1]),
+                            Some(_) => {}
+                            // JavaScript makes numbers of texts and lists.
+                            None => self.always(),
+                        },
+                        _ => self.always(),
                     }
                 }
             }
             Expr::Call(_, arguments) | Expr::List(arguments) | Expr::Fractional { arguments } => {
                 arguments.iter().for_each(|argument| self.read(argument));
             }
-            Expr::InTexts(path, _) => self.always |= matches!(path, Path::Whole),
+            Expr::InTexts(path, _) if matches!(path, Path::Whole) => self.always(),
+            Expr::InTexts(..) => {}
             Expr::Split(split) => split.input().iter().for_each(|input| self.read(input)),
             Expr::Var { path, default } => {
-                self.always |= match path {
-                    Path::Timestamp | Path::Whole => true,
-                    Path::Name(name) => name == "$flagd",
-                    Path::Deep(_) | Path::TargetingKey | Path::FlagKey => false,
-                };
+                match path {
+                    Path::Timestamp => self.always(),
+                    Path::Name(name) if name == "$flagd" => self.always(),
+                    // The whole context, in which the time is not.
+                    Path::Whole | Path::Name(_) | Path::Deep(_) | Path::TargetingKey | Path::FlagKey => {}
+                }
                 default.iter().for_each(|default| self.read(default));
             }
-            Expr::VarOf { .. } => self.always = true,
+            Expr::VarOf { .. } => self.always(),
         }
     }
 }

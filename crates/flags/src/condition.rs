@@ -20,7 +20,9 @@ const NODES_MAX: usize = 50_000;
 /// Lists of texts longer than this are looked up by hash.
 const LISTED_MAX: usize = 8;
 /// Compiled size of a regular expression; a larger one is a mistake or an attack.
-const REGEX_BYTES_MAX: usize = 1 << 20;
+const REGEX_BYTES_MAX: usize = 256 << 10;
+/// Texts longer than this match no regular expression: matching takes time by length of text and of expression.
+const MATCHED_BYTES_MAX: usize = 16 << 10;
 
 /// A condition and where it stands in the definition.
 #[derive(Clone, Debug)]
@@ -327,6 +329,7 @@ impl Test {
                 })
             }),
             Test::Matches(expressions) => match (value, coerce) {
+                (Value::String(text), _) if text.len() > MATCHED_BYTES_MAX => false,
                 (Value::String(text), _) => expressions.iter().any(|e| e.is_match(text)),
                 (_, Coerce::Text) => attribute::text(value).is_some_and(|t| expressions.iter().any(|e| e.is_match(&t))),
                 _ => false,
@@ -395,6 +398,7 @@ impl Comparison {
 
 impl Condition {
     pub(crate) fn holds(&self, scene: &Scene<'_>) -> Result<bool, EvaluationError> {
+        scene.step()?;
         let holds = match &self.kind {
             Kind::Constant(constant) => *constant,
             Kind::All(conditions) => {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use vocab::Timestamp;
 
 use crate::bucket::Bucketing;
 use crate::clock::Clock;
@@ -49,6 +50,8 @@ pub struct Flag {
     clock: Clock,
     definition: Arc<Value>,
     digest: [u8; 16],
+    /// Of what decides only.
+    decisive: [u8; 16],
     /// Flags and segments that decide along.
     needs: (Vec<Box<str>>, Vec<Box<str>>),
 }
@@ -70,6 +73,8 @@ pub struct FlagSet {
     flags: HashMap<String, Arc<Flag>>,
     segments: HashMap<String, Arc<Segment>>,
     overlays: BTreeMap<String, Overlay>,
+    /// Flags that others need and that are not served themselves.
+    helpers: HashMap<String, Arc<Flag>>,
     evaluators: Map<String, Value>,
     metadata: Map<String, Value>,
 }
@@ -188,6 +193,17 @@ impl FlagSet {
         FlagSet { overlays, ..self }
     }
 
+    /// With these flags for others that need them; they are not served themselves.
+    #[must_use]
+    pub fn with_helpers(self, helpers: impl IntoIterator<Item = Arc<Flag>>) -> FlagSet {
+        FlagSet { helpers: helpers.into_iter().map(|flag| (flag.key.clone(), flag)).collect(), ..self }
+    }
+
+    /// A flag that is served, or one that others need.
+    pub(crate) fn any_flag(&self, key: &str) -> Option<&Arc<Flag>> {
+        self.flags.get(key).or_else(|| self.helpers.get(key))
+    }
+
     /// Puts one flag in, in place of one with its key.
     pub fn insert(&mut self, flag: Arc<Flag>) {
         self.flags.insert(flag.key.clone(), flag);
@@ -253,15 +269,15 @@ impl FlagSet {
     /// What a flag (true) or a segment refers to; what is missing is a finding.
     fn children<'a>(&'a self, node: Node<'_>, findings: &mut Findings) -> Vec<Node<'a>> {
         let needs = if node.0 {
-            self.flags.get(node.1).map(|flag| flag.needs.clone())
+            self.any_flag(node.1).map(|flag| flag.needs.clone())
         } else {
             self.segments.get(node.1).map(|segment| segment.needs())
         };
         let (flags, segments) = needs.unwrap_or_default();
         let mut found = Vec::new();
         for key in &flags {
-            match self.flags.get_key_value(&**key) {
-                Some((key, _)) => found.push((true, key.as_str())),
+            match self.any_flag(key) {
+                Some(flag) => found.push((true, flag.key.as_str())),
                 None => findings.add(pointer(node), format!("needs the flag {key:?}, which does not exist")),
             }
         }
@@ -309,6 +325,9 @@ impl FlagSet {
         for (key, flag) in self.flags() {
             part(key, &flag.digest);
         }
+        for (key, flag) in self.helpers.iter().collect::<BTreeMap<_, _>>() {
+            part(key, &flag.digest);
+        }
         for (key, segment) in self.segments() {
             part(key, &digest(&[&segment.definition().to_string()]));
         }
@@ -325,7 +344,7 @@ impl FlagSet {
     /// When answers of any flag may change by themselves.
     pub fn clock_of_all(&self) -> Clock {
         let mut clock = Clock::default();
-        self.flags.values().for_each(|flag| clock.merge(&flag.clock));
+        self.flags.values().chain(self.helpers.values()).for_each(|flag| clock.merge(&flag.clock));
         self.segments.values().for_each(|segment| segment.clock(&mut clock));
         clock
     }
@@ -341,7 +360,7 @@ impl FlagSet {
             }
             seen.push(node);
             if node.0 {
-                self.flags.get(node.1).iter().for_each(|flag| clock.merge(&flag.clock));
+                self.any_flag(node.1).iter().for_each(|flag| clock.merge(&flag.clock));
             } else {
                 self.segments.get(node.1).iter().for_each(|segment| segment.clock(&mut clock));
             }
@@ -352,6 +371,15 @@ impl FlagSet {
 
     /// Names all that decides this flag: itself, the flags and segments it needs, and the experiments in front of them.
     pub fn digest_of(&self, key: &str) -> [u8; 16] {
+        self.digest_by(key, |flag| flag.digest)
+    }
+
+    /// The same without words for people: description, owner, tags and the like.
+    pub(crate) fn decisive_digest_of(&self, key: &str) -> [u8; 16] {
+        self.digest_by(key, |flag| flag.decisive)
+    }
+
+    fn digest_by(&self, key: &str, of: impl Fn(&Flag) -> [u8; 16]) -> [u8; 16] {
         let mut parts = Vec::new();
         let mut open: Vec<Node<'_>> = vec![(true, key)];
         let mut seen: Vec<Node<'_>> = Vec::new();
@@ -361,7 +389,7 @@ impl FlagSet {
             }
             seen.push(node);
             if node.0 {
-                parts.extend(self.flags.get(node.1).map(|flag| format!("{:?}", flag.digest)));
+                parts.extend(self.any_flag(node.1).map(|flag| format!("{:?}", of(flag))));
                 parts.extend(self.overlays.get(node.1).map(|overlay| format!("{overlay:?}")));
             } else {
                 parts.extend(self.segments.get(node.1).map(|segment| segment.definition().to_string()));
@@ -374,6 +402,13 @@ impl FlagSet {
     /// A flag's definition as it stands alone: shared rules written out, the set's metadata in it.
     pub fn portable(&self, key: &str) -> Option<Value> {
         let flag = self.flags.get(key)?;
+        // What an experiment promoted in front of the rules is what everybody gets.
+        let everybody = self.overlays.get(key).filter(|overlay| overlay.slice.is_everybody());
+        if let Some(place) = everybody.filter(|_| flag.enabled()).and_then(|overlay| flag.place_of(&overlay.variant)) {
+            let variants: Map<String, Value> = flag.variants.iter().cloned().collect();
+            return Some(serde_json::json!({"state": "ENABLED", "variants": variants,
+                "defaultVariant": flag.variants[place].0, "metadata": flag.metadata}));
+        }
         if matches!(flag.rules, Rules::Ours(_)) {
             return self.to_flagd(flag).ok();
         }
@@ -549,11 +584,23 @@ impl Flag {
                 needs = model.needs();
             }
         }
-        let digest = digest(&[key, &definition.to_string(), &Value::Object(metadata.clone()).to_string()]);
+        let text = definition.to_string();
+        // A shared rule is part of every flag that refers to one.
+        let shared =
+            if text.contains("\"$ref\"") { Value::Object(evaluators.clone()).to_string() } else { String::new() };
+        let mut deciding = definition.clone();
+        if let Some(map) = deciding.as_object_mut() {
+            map.retain(|name, _| {
+                !["description", "owner", "tags", "expires", "kind", "metadata", "$schema"].contains(&name.as_str())
+            });
+        }
+        let decisive = digest(&[key, &deciding.to_string(), bucketing.as_str(), &shared]);
+        let digest = digest(&[key, &text, &Value::Object(metadata.clone()).to_string(), &shared]);
         Ok(Flag {
             key: key.to_owned(),
             clock,
             digest,
+            decisive,
             enabled,
             variants,
             default,
@@ -591,6 +638,22 @@ impl Flag {
         match &self.rules {
             Rules::Ours(model) => model.periods[0].1.on,
             _ => self.enabled,
+        }
+    }
+
+    /// Whether it is on at a time.
+    pub fn enabled_at(&self, now: Timestamp) -> bool {
+        match &self.rules {
+            Rules::Ours(model) => model.body(now).on,
+            _ => self.enabled,
+        }
+    }
+
+    /// What everybody gets while it is off at a time; none is the code default.
+    pub(crate) fn off_variant_at(&self, now: Timestamp) -> Option<&str> {
+        match &self.rules {
+            Rules::Ours(model) => model.body(now).off_variant.map(|place| self.variants[place].0.as_str()),
+            _ => None,
         }
     }
 

@@ -9,7 +9,7 @@ use vocab::{Arm, Id, Timestamp};
 use crate::bucket::{Bucketing, Slice};
 use crate::context::Context;
 use crate::document::{Flag, FlagSet, Rules};
-use crate::logic::{Expr, Outcome, Scope};
+use crate::logic::{Expr, Outcome, Scope, charge};
 
 /// How deep flags and segments may hang together.
 const DEPTH_MAX: u8 = 32;
@@ -107,6 +107,9 @@ pub struct Overlay {
     pub variant: Arc<str>,
 }
 
+/// Steps of one explanation; what comes after is not told.
+const STEPS_NOTED_MAX: usize = 2_000;
+
 /// What rules see besides themselves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scene<'a> {
@@ -117,6 +120,8 @@ pub(crate) struct Scene<'a> {
     /// Other flags and segments; none when a flag stands alone.
     set: Option<&'a FlagSet>,
     depth: u8,
+    /// Steps that are left for this evaluation, through all flags and segments.
+    budget: &'a Cell<u32>,
     /// The flag or segment that is looked at on behalf of another.
     within: Option<(&'static str, &'a str)>,
     /// Where steps are noted, for explanations.
@@ -127,12 +132,20 @@ impl<'a> Scene<'a> {
     /// Notes a step if somebody wants to know.
     pub(crate) fn trace(&self, step: impl FnOnce() -> Value) {
         if let Some(steps) = self.steps {
+            if steps.borrow().len() >= STEPS_NOTED_MAX {
+                return;
+            }
             let mut step = step();
             if let Some((kind, key)) = self.within {
                 step["within"] = Value::from(format!("{kind} {key}"));
             }
             steps.borrow_mut().push(step);
         }
+    }
+
+    /// Pays for one condition.
+    pub(crate) fn step(&self) -> Result<(), EvaluationError> {
+        charge(self.budget, 1).map_err(|detail| broken(self.flag_key, &detail))
     }
 
     fn deeper(&self, kind: &'static str, key: &'a str) -> Result<Self, EvaluationError> {
@@ -152,18 +165,24 @@ impl<'a> Scene<'a> {
 
     /// Whether another flag is on and gives one of these variants.
     pub(crate) fn flag_gives(&self, key: &'a str, variants: &[Box<str>]) -> Result<bool, EvaluationError> {
-        let Some((set, flag)) = self.set.and_then(|set| Some((set, set.flag(key)?))) else { return Ok(false) };
+        let Some((set, flag)) = self.set.and_then(|set| Some((set, set.any_flag(key)?))) else { return Ok(false) };
         let scene = Scene { flag_key: &flag.key, bucketing: flag.bucketing, ..self.deeper("flag", key)? };
         let found = flag.decide(&scene, set.overlay(key))?;
         Ok(found.reason != Reason::Disabled && found.variant.is_some_and(|name| variants.iter().any(|v| **v == *name)))
     }
 
     pub(crate) fn logic(&self, expr: &Expr) -> Result<bool, EvaluationError> {
-        expr.truthy(&self.scope(&Expr::budget())).map_err(|detail| broken(self.flag_key, &detail))
+        expr.truthy(&self.scope()).map_err(|detail| broken(self.flag_key, &detail))
     }
 
-    fn scope<'b>(&'b self, steps: &'b Cell<u32>) -> Scope<'b> {
-        Scope { steps, context: self.context, flag_key: self.flag_key, now: self.now, bucketing: self.bucketing }
+    fn scope(&self) -> Scope<'_> {
+        Scope {
+            steps: self.budget,
+            context: self.context,
+            flag_key: self.flag_key,
+            now: self.now,
+            bucketing: self.bucketing,
+        }
     }
 }
 
@@ -180,7 +199,19 @@ impl FlagSet {
         context: &Context,
         now: Timestamp,
     ) -> Result<Evaluation<'a>, EvaluationError> {
-        self.evaluate_with(key, context, now, None)
+        self.evaluate_with(key, context, now, None, &Expr::budget())
+    }
+
+    /// The same, and how many steps it took.
+    pub(crate) fn evaluate_counted<'a>(
+        &'a self,
+        key: &str,
+        context: &Context,
+        now: Timestamp,
+    ) -> (Result<Evaluation<'a>, EvaluationError>, u32) {
+        let budget = Expr::budget();
+        let found = self.evaluate_with(key, context, now, None, &budget);
+        (found, Expr::budget().get() - budget.get())
     }
 
     /// The same, and the steps that led there: JSON objects, each with `at`, a JSON pointer into the definition.
@@ -191,7 +222,7 @@ impl FlagSet {
         now: Timestamp,
     ) -> (Result<Evaluation<'a>, EvaluationError>, Vec<Value>) {
         let steps = RefCell::new(Vec::new());
-        let found = self.evaluate_with(key, context, now, Some(&steps));
+        let found = self.evaluate_with(key, context, now, Some(&steps), &Expr::budget());
         (found, steps.into_inner())
     }
 
@@ -201,13 +232,23 @@ impl FlagSet {
         context: &Context,
         now: Timestamp,
         steps: Option<&RefCell<Vec<Value>>>,
+        budget: &Cell<u32>,
     ) -> Result<Evaluation<'a>, EvaluationError> {
         let Some(flag) = self.flag(key) else {
             return Err(EvaluationError { code: ErrorCode::FlagNotFound, detail: format!("there is no flag {key:?}") });
         };
         let bucketing = flag.bucketing;
-        let scene =
-            Scene { context, flag_key: &flag.key, now, bucketing, set: Some(self), depth: 0, within: None, steps };
+        let scene = Scene {
+            context,
+            flag_key: &flag.key,
+            now,
+            bucketing,
+            set: Some(self),
+            depth: 0,
+            budget,
+            within: None,
+            steps,
+        };
         flag.decide(&scene, self.overlay(key))
     }
 }
@@ -222,8 +263,18 @@ impl Flag {
         now: Timestamp,
     ) -> Result<Evaluation<'a>, EvaluationError> {
         let bucketing = self.bucketing;
-        let scene =
-            Scene { context, flag_key: &self.key, now, bucketing, set: None, depth: 0, within: None, steps: None };
+        let budget = Expr::budget();
+        let scene = Scene {
+            context,
+            flag_key: &self.key,
+            now,
+            bucketing,
+            set: None,
+            depth: 0,
+            budget: &budget,
+            within: None,
+            steps: None,
+        };
         self.decide(&scene, overlay)
     }
 
@@ -265,7 +316,7 @@ impl Flag {
             let reason = if self.default.is_some() { Reason::Static } else { Reason::Default };
             return Ok(self.decision(self.default, uncached(reason), experiment));
         };
-        match rule.outcome(&scene.scope(&Expr::budget())) {
+        match rule.outcome(&scene.scope()) {
             Outcome::Nothing => Ok(self.decision(self.default, Reason::Default, experiment)),
             Outcome::Variant(name) => match self.place_of(&name) {
                 Some(place) => Ok(self.decision(Some(place), Reason::TargetingMatch, experiment)),

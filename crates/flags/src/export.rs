@@ -25,12 +25,14 @@ struct Writer<'a> {
     /// The one generation that the flag's splits use.
     bucketing: Option<Bucketing>,
     depth: usize,
+    /// Bytes written so far: segments and other flags are written out wherever they are needed.
+    written: usize,
 }
 
 impl FlagSet {
     /// A flag of our dialect as a flagd definition, or why flagd cannot say it.
     pub fn to_flagd(&self, flag: &Flag) -> Export {
-        let mut writer = Writer { set: self, flag, bucketing: None, depth: 0 };
+        let mut writer = Writer { set: self, flag, bucketing: None, depth: 0, written: 0 };
         let Rules::Ours(model) = &flag.rules else { return Ok(flag.definition().clone()) };
         if model.periods.len() > 1 {
             return Err("it changes by schedule".to_owned());
@@ -60,9 +62,6 @@ impl FlagSet {
         }
         if !metadata.is_empty() {
             definition["metadata"] = Value::Object(metadata);
-        }
-        if definition.to_string().len() > BYTES_MAX {
-            return Err(format!("it would be longer than {BYTES_MAX} bytes"));
         }
         Ok(definition)
     }
@@ -99,6 +98,15 @@ impl Writer<'_> {
         written
     }
 
+    /// Takes note of what is written, before it is put together with the rest.
+    fn spend(&mut self, value: &Value, times: usize) -> Result<(), String> {
+        self.written = self.written.saturating_add(value.to_string().len().saturating_mul(times));
+        if self.written > BYTES_MAX {
+            return Err(format!("it would be longer than {BYTES_MAX} bytes"));
+        }
+        Ok(())
+    }
+
     fn name(&self, place: usize) -> Value {
         self.flag.variants()[place].0.as_str().into()
     }
@@ -118,7 +126,12 @@ impl Writer<'_> {
             }
             for (variant, mut subjects) in by_variant {
                 subjects.sort_unstable();
-                chain.extend([json!({"in": [var(&targets.attribute)?, subjects]}), self.name(variant)]);
+                let named = var(&targets.attribute)?;
+                // A number names a subject by its text.
+                let named = if targets.attribute == Attribute::TargetingKey { named } else { json!({"cat": [named]}) };
+                let condition = json!({"in": [named, subjects]});
+                self.spend(&condition, 1)?;
+                chain.extend([condition, self.name(variant)]);
             }
         }
         for rule in &body.rules {
@@ -146,6 +159,7 @@ impl Writer<'_> {
             }
             Serve::Ramp(ramp) if ramp.linear => return Err("its share moves every second".to_owned()),
             Serve::Ramp(ramp) => {
+                self.spend(&when, ramp.steps.len() + 1)?;
                 let has_unit = self.unit(&ramp.hashing)?;
                 for (n, (at, share)) in ramp.steps.iter().enumerate().rev() {
                     let grown = share * ramp.hashing.total();
@@ -182,6 +196,9 @@ impl Writer<'_> {
     /// `fractional` with the same hash input, if the generation is one of flagd's and the ranges cover everything in order.
     fn fractional(&mut self, hashing: &Hashing, ranges: &[Range]) -> Export {
         let generation = hashing.bucketing();
+        if hashing.first_if_missing() {
+            return Err("flagd has no place for a subject without a unit".to_owned());
+        }
         if !generation.is_for_fractional() || generation == Bucketing::Native1 {
             return Err(format!("flagd cannot hash as {} does", generation.as_str()));
         }
@@ -205,6 +222,7 @@ impl Writer<'_> {
         if (end - whole).abs() > 1e-9 {
             return Err("flagd's split covers everybody".to_owned());
         }
+        self.spend(&json!(entries), 1)?;
         let unit = self.unit(hashing)?;
         let input = match (hashing.salt(), generation) {
             (Some(salt), _) => json!({"cat": [salt, unit]}),
@@ -219,7 +237,7 @@ impl Writer<'_> {
     }
 
     fn other_flag(&mut self, key: &str, variants: &[Box<str>]) -> Export {
-        let Some(flag) = self.set.flag(key).cloned() else { return Ok(false.into()) };
+        let Some(flag) = self.set.any_flag(key).cloned() else { return Ok(false.into()) };
         if self.set.overlay(key).is_some() {
             return Err(format!("the flag {key:?} is under an experiment"));
         }
@@ -240,11 +258,11 @@ impl Writer<'_> {
                     (Serve::Variant(place), false) => names(Some(*place)),
                     (_, false) => Value::Null,
                     (_, true) => self.deeper(|writer| {
-                        let mut other =
-                            Writer { set: writer.set, flag: &flag, bucketing: writer.bucketing, depth: writer.depth };
-                        let rule = other.body(body)?;
-                        writer.bucketing = other.bucketing;
-                        Ok(rule)
+                        let (bucketing, depth, written) = (writer.bucketing, writer.depth, writer.written);
+                        let mut other = Writer { set: writer.set, flag: &flag, bucketing, depth, written };
+                        let rule = other.body(body);
+                        (writer.bucketing, writer.written) = (other.bucketing, other.written);
+                        rule
                     })?,
                 }
             }
@@ -253,6 +271,7 @@ impl Writer<'_> {
     }
 
     fn condition(&mut self, condition: &Condition) -> Export {
+        self.spend(&Value::Null, 1)?;
         Ok(match &condition.kind {
             Kind::Constant(constant) => (*constant).into(),
             Kind::All(conditions) if conditions.is_empty() => true.into(),
@@ -273,13 +292,21 @@ impl Writer<'_> {
                     None => false.into(),
                 };
                 let (include, exclude) = (sorted(&segment.include), sorted(&segment.exclude));
+                self.spend(&json!([include, exclude]), 1)?;
                 json!({"or": [{"in": [key, include]}, {"and": [{"!": [{"in": [key, exclude]}]}, when]}]})
             }
             Kind::Flag(key, variants) => self.other_flag(key, variants)?,
             Kind::Bucket(_) => return Err("flagd has no condition on a place in hash space".to_owned()),
-            Kind::Attribute(comparison) => comparison_logic(comparison)?,
+            Kind::Attribute(comparison) => {
+                let logic = comparison_logic(comparison)?;
+                self.spend(&logic, 1)?;
+                logic
+            }
             Kind::Logic(_) => match condition_source(self.flag.definition(), &condition.place) {
-                Some(rule) => rule.clone(),
+                Some(rule) => {
+                    self.spend(rule, 1)?;
+                    rule.clone()
+                }
                 None => return Err("its JSONLogic is in a segment or a schedule".to_owned()),
             },
         })

@@ -13,6 +13,8 @@ use crate::evaluate::Reason;
 const EVALUATIONS_MAX: usize = 2_000_000;
 /// However many flags change, so many subjects are looked at.
 const SUBJECTS_MIN: usize = 200;
+/// Steps of all evaluations together: some seconds.
+const STEPS_MAX: u64 = 60_000_000;
 
 /// One flag whose answers may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,57 +26,78 @@ pub struct Impact {
     /// Whose variant changes at once, but for those in `safer`: now, or at a later moment by a schedule, a ramp or a rule that reads
     /// the time, whichever moves the most.
     pub changed: usize,
-    /// Who gets the off variant or the code default because the flag is off from now on.
+    /// Who gets what the flag served when off before, or the code default, because the flag is off from now on.
     pub safer: usize,
+    /// Whether what it does cannot be said: it reckons with the time in its own way, turns too often, or takes too long.
+    pub unclear: bool,
 }
 
-/// Evaluates before and after for every subject and every flag that decides differently, through what it needs too. Sorted by key.
+/// Evaluates before and after for every subject and every flag that decides differently, through what it needs too. Words for
+/// people (description, owner) decide nothing. Sorted by key.
 pub fn impact(before: &FlagSet, after: &FlagSet, subjects: &[impl Borrow<Context>], now: Timestamp) -> Vec<Impact> {
     let mut keys: Vec<&str> = before.flags().into_keys().chain(after.flags().into_keys()).collect();
     keys.sort_unstable();
     keys.dedup();
+    let there = |set: &FlagSet, key: &str| set.flag(key).is_some();
     keys.retain(|key| {
-        before.flag(key).is_none() != after.flag(key).is_none() || before.digest_of(key) != after.digest_of(key)
+        there(before, key) != there(after, key) || before.decisive_digest_of(key) != after.decisive_digest_of(key)
     });
-    let moments: Vec<Vec<Timestamp>> = keys.iter().map(|key| after.clock_of(key).moments(now)).collect();
-    let rounds: usize = moments.iter().map(|moments| moments.len() + 2).sum();
+    let changes: Vec<_> = keys.iter().map(|key| after.clock_of(key).changes(now)).collect();
+    let rounds: usize = changes.iter().map(|changes| 2 + 2 * changes.as_ref().map_or(0, Vec::len)).sum();
     let looked_at = (EVALUATIONS_MAX / rounds.max(1)).max(SUBJECTS_MIN).min(subjects.len());
     let subjects = &subjects[..looked_at];
-    let serve = |set: &FlagSet, key: &str, now: Timestamp| -> Vec<Served> {
-        subjects.iter().map(|context| served(set, key, context.borrow(), now)).collect()
-    };
+    let mut steps = 0_u64;
     let mut impacts = Vec::with_capacity(keys.len());
-    for (key, moments) in keys.into_iter().zip(moments) {
-        let mut impact = Impact { key: key.to_owned(), subjects: looked_at, changed: 0, safer: 0 };
-        let mut last = serve(before, key, now);
-        for (n, at) in std::iter::once(now).chain(moments).enumerate() {
-            let next = serve(after, key, at);
-            let moved = last.iter().zip(&next).filter(|(was, will)| was.answer != will.answer);
-            let (safer, changed): (Vec<_>, Vec<_>) = moved.partition(|(_, will)| will.off);
-            impact.changed = impact.changed.max(changed.len());
-            if n == 0 {
-                impact.safer = safer.len();
+    for (key, changes) in keys.into_iter().zip(changes) {
+        // Off as it was declared before; a new off variant is a change like any other.
+        let off_before = before.flag(key).and_then(|flag| flag.off_variant_at(now));
+        let mut serve = |set: &FlagSet, at: Timestamp| -> Vec<Served> {
+            let mut all = Vec::with_capacity(looked_at);
+            for context in subjects {
+                if steps > STEPS_MAX {
+                    break;
+                }
+                let (served, taken) = served(set, key, context.borrow(), at, off_before);
+                steps += u64::from(taken) + 10;
+                all.push(served);
             }
-            last = next;
+            all
+        };
+        let unclear = changes.is_none();
+        let mut impact = Impact { key: key.to_owned(), subjects: looked_at, changed: 0, safer: 0, unclear };
+        let (was, is) = (serve(before, now), serve(after, now));
+        impact.safer = moved(&was, &is).filter(|(_, will)| will.off).count();
+        impact.changed = moved(&was, &is).filter(|(_, will)| !will.off).count();
+        for (from, to) in changes.into_iter().flatten() {
+            let (was, will) = (serve(after, from), serve(after, to));
+            impact.changed = impact.changed.max(moved(&was, &will).filter(|(_, will)| !will.off).count());
         }
+        impact.unclear |= steps > STEPS_MAX;
         impacts.push(impact);
     }
     impacts
+}
+
+fn moved<'a>(was: &'a [Served], will: &'a [Served]) -> impl Iterator<Item = (&'a Served, &'a Served)> {
+    was.iter().zip(will).filter(|(was, will)| was.answer != will.answer)
 }
 
 /// What a subject gets.
 struct Served {
     /// Variant and value; none without such a flag, or with a rule that breaks: the code default, as without a value.
     answer: Option<(String, Value)>,
+    /// It is what the flag serves when off.
     off: bool,
 }
 
-fn served(set: &FlagSet, key: &str, context: &Context, now: Timestamp) -> Served {
-    match set.evaluate(key, context, now) {
+fn served(set: &FlagSet, key: &str, context: &Context, now: Timestamp, off_before: Option<&str>) -> (Served, u32) {
+    let (found, steps) = set.evaluate_counted(key, context, now);
+    let served = match found {
         Ok(found) => Served {
+            off: found.reason == Reason::Disabled && (found.variant.is_none() || found.variant == off_before),
             answer: found.variant.map(|variant| (variant.to_owned(), found.value.cloned().unwrap_or_default())),
-            off: found.reason == Reason::Disabled,
         },
         Err(_) => Served { answer: None, off: false },
-    }
+    };
+    (served, steps)
 }

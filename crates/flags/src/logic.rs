@@ -20,9 +20,10 @@ use crate::semver;
 const DEPTH_MAX: usize = 64;
 const NODES_MAX: usize = 50_000;
 
-/// Steps that evaluating one rule may take: an element of a list, a node, sixteen bytes of text that is made. A rule over an ordinary
-/// context takes some dozens; at the limit it fails after about a tenth of a second, as a rule that is broken.
-const STEPS_MAX: u32 = 1_000_000;
+/// Steps that one evaluation may take, through all flags and segments it needs: a condition, a node, an element of a list, sixteen
+/// bytes of text that is read or made. An ordinary one takes some dozens; at the limit, after some hundredths of a second, it fails as
+/// a rule that is broken.
+const STEPS_MAX: u32 = 500_000;
 
 /// What a rule sees besides itself.
 #[derive(Clone, Copy, Debug)]
@@ -329,13 +330,16 @@ enum Data<'a> {
 type Eval<'a> = Result<V<'a>, String>;
 
 /// Takes steps from what is left.
-fn charge(scope: &Scope<'_>, steps: usize) -> Result<(), String> {
-    match scope.steps.get().checked_sub(u32::try_from(steps).unwrap_or(u32::MAX)) {
-        Some(left) => {
-            scope.steps.set(left);
+pub(crate) fn charge(left: &Cell<u32>, steps: usize) -> Result<(), String> {
+    match left.get().checked_sub(u32::try_from(steps).unwrap_or(u32::MAX)) {
+        Some(rest) => {
+            left.set(rest);
             Ok(())
         }
-        None => Err(format!("it takes more than {STEPS_MAX} steps")),
+        None => {
+            left.set(0);
+            Err(format!("it takes more than {STEPS_MAX} steps"))
+        }
     }
 }
 
@@ -421,7 +425,7 @@ impl Expr {
     }
 
     fn eval<'a>(&'a self, scope: &Scope<'a>, data: Data<'a>) -> Eval<'a> {
-        charge(scope, 1)?;
+        charge(scope.steps, 1)?;
         match self {
             Expr::Literal(value) => Ok(V::from(value)),
             Expr::Broken(reason) => Err(reason.clone()),
@@ -435,7 +439,7 @@ impl Expr {
                 (found, _) => {
                     // What is copied is paid for.
                     if let V::Json(Cow::Owned(value)) = &found {
-                        charge(scope, weight(value))?;
+                        charge(scope.steps, weight(value))?;
                     }
                     Ok(found)
                 }
@@ -539,7 +543,16 @@ fn compare(op: Op, a: &V<'_>, b: &V<'_>) -> bool {
 }
 
 fn call<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) -> Eval<'a> {
-    let argument = |n: usize| arguments.get(n).map_or(Ok(V::Null), |a| a.eval(scope, data));
+    let argument = |n: usize| -> Eval<'a> {
+        let value = arguments.get(n).map_or(Ok(V::Null), |a| a.eval(scope, data))?;
+        // An operator reads its arguments whole.
+        match &value {
+            V::Str(text) => charge(scope.steps, text.len() / 16)?,
+            V::Json(value) => charge(scope.steps, weight(value))?,
+            _ => {}
+        }
+        Ok(value)
+    };
     let finite = |n: f64| if n.is_nan() { V::Null } else { V::Num(n) };
     Ok(match op {
         Op::Equal => V::Bool(argument(0)?.loosely_equals(&argument(1)?)),
@@ -607,12 +620,12 @@ fn call<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
         Op::Map | Op::Filter | Op::All | Op::None | Op::Some => return each(op, arguments, scope, data),
         Op::Reduce => {
             let items = list(argument(0)?);
-            charge(scope, items.iter().map(weight).sum())?;
+            charge(scope.steps, items.iter().map(weight).sum())?;
             let Some(body) = arguments.get(1) else { return Ok(V::Null) };
             let mut accumulator = argument(2)?.into_value();
             for item in &items {
                 let next = reborrow(body, scope, Data::Reduce(item, &accumulator))?;
-                charge(scope, weight(&next))?;
+                charge(scope.steps, weight(&next))?;
                 accumulator = next;
             }
             V::Json(Cow::Owned(accumulator)).flat()
@@ -621,7 +634,7 @@ fn call<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
             let mut merged = Vec::new();
             for expr in arguments {
                 let value = expr.eval(scope, data)?.into_value();
-                charge(scope, weight(&value))?;
+                charge(scope.steps, weight(&value))?;
                 match value {
                     Value::Array(items) => merged.extend(items),
                     single => merged.push(single),
@@ -653,7 +666,7 @@ fn call<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
             for expr in arguments {
                 let part = expr.eval(scope, data)?;
                 let part = part.to_text();
-                charge(scope, part.len() / 16)?;
+                charge(scope.steps, part.len() / 16)?;
                 text.push_str(&part);
             }
             V::Str(Cow::Owned(text))
@@ -715,7 +728,7 @@ fn each<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
         Some(expr) => list(expr.eval(scope, data)?),
         None => Vec::new(),
     };
-    charge(scope, items.iter().map(weight).sum())?;
+    charge(scope.steps, items.iter().map(weight).sum())?;
     let Some(body) = arguments.get(1) else {
         return Ok(V::Json(Cow::Owned(Value::Array(Vec::new()))));
     };
@@ -724,7 +737,7 @@ fn each<'a>(op: Op, arguments: &'a [Expr], scope: &Scope<'a>, data: Data<'a>) ->
     let count = items.len();
     for item in items {
         let result = reborrow(body, scope, Data::Value(&item))?;
-        charge(scope, weight(&result))?;
+        charge(scope.steps, weight(&result))?;
         let truthy = V::from(&result).truthy();
         matches += usize::from(truthy);
         match op {

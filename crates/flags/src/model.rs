@@ -29,6 +29,8 @@ pub(crate) struct Model {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Body {
+    /// Where on, prerequisites, targets, rules and fallthrough are written.
+    written: [Box<str>; 5],
     pub(crate) on: bool,
     pub(crate) off_variant: Option<usize>,
     pub(crate) prerequisites: Vec<(Box<str>, Vec<Box<str>>)>,
@@ -86,13 +88,16 @@ impl Model {
         let schedule = fields.list("schedule", findings);
         fields.finish(findings);
 
+        // What holds, and where it is written.
         let mut present: Map<String, Value> = Map::new();
+        let mut places: HashMap<&str, String> = CHANGEABLE.iter().map(|name| (*name, format!("/{name}"))).collect();
         for name in CHANGEABLE {
             if let Some(value) = definition.get(name) {
                 present.insert(name.to_owned(), value.clone());
             }
         }
-        let mut periods = vec![(Timestamp::from_nanos(i64::MIN), Body::read(&present, "", key, variants, findings))];
+        let first = Body::read(&present, &places, key, variants, findings);
+        let mut periods = vec![(Timestamp::from_nanos(i64::MIN), first)];
         if schedule.len() > SCHEDULE_MAX {
             findings.add("/schedule", format!("more than {SCHEDULE_MAX} changes"));
         }
@@ -110,8 +115,9 @@ impl Model {
                 findings.add(&here, "is not later than the change before it");
             }
             for (name, value) in change {
-                if CHANGEABLE.contains(&name.as_str()) {
+                if let Some(known) = CHANGEABLE.iter().find(|known| *known == name) {
                     present.insert(name.clone(), value.clone());
+                    places.insert(known, format!("{here}/change/{name}"));
                 } else {
                     findings.add(
                         format!("{here}/change/{name}"),
@@ -119,8 +125,11 @@ impl Model {
                     );
                 }
             }
-            let place = format!("{here}/change");
-            periods.push((at, Body::read(&present, &place, key, variants, findings)));
+            // What did not change was read, and found fault with, before.
+            let mut again = Findings::default();
+            let body = Body::read(&present, &places, key, variants, &mut again);
+            again.0.into_iter().filter(|f| f.place.starts_with(&here)).for_each(|f| findings.add(f.place, f.reason));
+            periods.push((at, body));
         }
         Some(Model { periods })
     }
@@ -168,7 +177,7 @@ impl Model {
                 let Serve::Ramp(ramp) = serve else { continue };
                 ramp.steps.iter().for_each(|(at, _)| clock.turns_at(*at));
                 if ramp.linear {
-                    clock.always();
+                    ramp.steps.windows(2).for_each(|pair| clock.line(pair[0].0, pair[1].0));
                 }
             }
         }
@@ -198,21 +207,38 @@ pub(crate) fn read_clock(condition: &Condition, clock: &mut Clock) {
 }
 
 impl Body {
-    fn read(map: &Map<String, Value>, at: &str, key: &str, variants: Variants<'_>, findings: &mut Findings) -> Body {
-        let whole = Value::Object(map.clone());
-        let mut fields = Fields::of(&whole, at, findings).expect("it is an object");
-        let on = fields.bool("on", findings);
+    /// Reads what holds in one period; `places` says where each part is written.
+    fn read(
+        map: &Map<String, Value>,
+        places: &HashMap<&str, String>,
+        key: &str,
+        variants: Variants<'_>,
+        findings: &mut Findings,
+    ) -> Body {
+        let at = |name: &str| places.get(name).map(String::as_str).unwrap_or_default();
+        let part = |name: &str| map.get(name).filter(|value| !value.is_null());
+        let on = part("on").and_then(Value::as_bool);
         if on.is_none() {
-            findings.add(fields.at("on"), "expected true or false");
+            findings.add(at("on"), "expected true or false");
         }
-        let off_variant = fields.text("off_variant", findings);
-        let off_place = off_variant.and_then(variants);
+        let off_variant = part("off_variant");
+        let off_place = off_variant.and_then(Value::as_str).and_then(variants);
         if let (Some(name), None) = (off_variant, off_place) {
-            findings.add(fields.at("off_variant"), format!("{name:?} is not one of the variants"));
+            findings.add(at("off_variant"), format!("{name} is not the name of one of the variants"));
         }
+        let mut list = |name: &str| match part(name) {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items.clone(),
+            Some(_) => {
+                findings.add(at(name), "expected a list");
+                Vec::new()
+            }
+        };
+        let (prerequisites_listed, targets_listed, rules_listed) =
+            (list("prerequisites"), list("targets"), list("rules"));
         let mut prerequisites = Vec::new();
-        for (n, item) in fields.list("prerequisites", findings).iter().enumerate() {
-            let here = format!("{at}/prerequisites/{n}");
+        for (n, item) in prerequisites_listed.iter().enumerate() {
+            let here = format!("{}/{n}", at("prerequisites"));
             let Some(mut fields) = Fields::of(item, &here, findings) else { continue };
             let flag = fields.text("flag", findings).unwrap_or_default();
             let wanted = fields.texts("variants", findings);
@@ -223,8 +249,8 @@ impl Body {
             prerequisites.push((flag.into(), wanted.into_iter().map(Into::into).collect()));
         }
         let mut targets: Vec<Targets> = Vec::new();
-        for (n, item) in fields.list("targets", findings).iter().enumerate() {
-            let here = format!("{at}/targets/{n}");
+        for (n, item) in targets_listed.iter().enumerate() {
+            let here = format!("{}/{n}", at("targets"));
             let Some(mut fields) = Fields::of(item, &here, findings) else { continue };
             let attribute = Attribute::parse(fields.text("attr", findings).unwrap_or("targetingKey"));
             let variant = fields.text("variant", findings).and_then(variants);
@@ -246,13 +272,12 @@ impl Body {
             }
         }
         let mut rules = Vec::new();
-        let listed = fields.list("rules", findings);
-        if listed.len() > RULES_MAX {
-            findings.add(fields.at("rules"), format!("more than {RULES_MAX} rules"));
+        if rules_listed.len() > RULES_MAX {
+            findings.add(at("rules"), format!("more than {RULES_MAX} rules"));
         }
         let mut nodes = 0;
-        for (n, item) in listed.iter().enumerate().take(RULES_MAX) {
-            let here = format!("{at}/rules/{n}");
+        for (n, item) in rules_listed.iter().enumerate().take(RULES_MAX) {
+            let here = format!("{}/{n}", at("rules"));
             let Some(mut fields) = Fields::of(item, &here, findings) else { continue };
             fields.text("id", findings);
             fields.text("name", findings);
@@ -276,20 +301,20 @@ impl Body {
             let serve = Serve::read(serve, &format!("{here}/serve"), key, variants, findings);
             rules.push(Rule { when, serve });
         }
-        let fallthrough = fields.value("fallthrough");
-        let fallthrough = Serve::read(fallthrough, &format!("{at}/fallthrough"), key, variants, findings);
-        Body { on: on.unwrap_or(false), off_variant: off_place, prerequisites, targets, rules, fallthrough }
+        let fallthrough = Serve::read(part("fallthrough"), at("fallthrough"), key, variants, findings);
+        let written = ["on", "prerequisites", "targets", "rules", "fallthrough"].map(|name| at(name).into());
+        Body { written, on: on.unwrap_or(false), off_variant: off_place, prerequisites, targets, rules, fallthrough }
     }
 
     /// Why this flag is off for everybody or for this subject, if it is.
     pub(crate) fn off(&self, scene: &Scene<'_>) -> Result<Option<Decision>, EvaluationError> {
         if !self.on {
-            scene.trace(|| json!({"at": "/on", "holds": false}));
+            scene.trace(|| json!({"at": &*self.written[0], "holds": false}));
             return Ok(Some((self.off_variant, Reason::Disabled)));
         }
         for (n, (key, variants)) in self.prerequisites.iter().enumerate() {
             let holds = scene.flag_gives(key, variants)?;
-            scene.trace(|| json!({"at": format!("/prerequisites/{n}"), "flag": &**key, "holds": holds}));
+            scene.trace(|| json!({"at": format!("{}/{n}", self.written[1]), "flag": &**key, "holds": holds}));
             if !holds {
                 return Ok(Some((self.off_variant, Reason::Default)));
             }
@@ -306,13 +331,13 @@ impl Body {
                 _ => None,
             };
             if let Some(variant) = found {
-                scene.trace(|| json!({"at": "/targets", "holds": true}));
+                scene.trace(|| json!({"at": &*self.written[2], "holds": true}));
                 return Ok((Some(*variant), Reason::TargetingMatch));
             }
         }
         for (n, rule) in self.rules.iter().enumerate() {
             let holds = rule.when.holds(scene)?;
-            scene.trace(|| json!({"at": format!("/rules/{n}"), "holds": holds}));
+            scene.trace(|| json!({"at": format!("{}/{n}", self.written[3]), "holds": holds}));
             if !holds {
                 continue;
             }
@@ -326,7 +351,7 @@ impl Body {
                 return Ok(decided);
             }
         }
-        scene.trace(|| json!({"at": "/fallthrough", "holds": true}));
+        scene.trace(|| json!({"at": &*self.written[4], "holds": true}));
         let alone = self.rules.is_empty() && self.targets.is_empty() && self.prerequisites.is_empty();
         Ok(match &self.fallthrough {
             Serve::Variant(variant) => (Some(*variant), if alone { Reason::Static } else { Reason::Default }),

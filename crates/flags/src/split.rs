@@ -129,6 +129,11 @@ impl Hashing {
         self.bucketing
     }
 
+    /// Whether a subject without a unit is at place 0.
+    pub(crate) fn first_if_missing(&self) -> bool {
+        self.first_if_missing
+    }
+
     pub(crate) fn total(&self) -> f64 {
         self.total
     }

@@ -90,6 +90,8 @@ enum Command {
     Delete {
         /// The flag.
         key: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// What a subject gets, and why.
     Evaluate {
@@ -114,6 +116,12 @@ fn context(subject: &str, attributes: &[String]) -> Result<Value> {
         context.insert(name.to_owned(), value);
     }
     Ok(Value::Object(context))
+}
+
+/// The address of a change of one flag that is guarded.
+fn guarded(key: &str, what: &str, why: &Why) -> String {
+    let (key, reason) = (escaped(key), escaped(&why.reason));
+    format!("/api/v1/flags/{key}{what}?reason={reason}&break_glass={}", why.break_glass)
 }
 
 fn answered(answer: &Value) -> String {
@@ -308,21 +316,15 @@ pub async fn run(args: Args) -> Result<u8> {
             answer
         }
         Command::Revive { key, why } => {
-            let path = format!(
-                "/api/v1/flags/{}/revive?reason={}&break_glass={}",
-                escaped(&key),
-                escaped(&why.reason),
-                why.break_glass
-            );
-            let answer = client.post(&path, &json!({})).await?;
+            let answer = client.post(&guarded(&key, "/revive", &why), &json!({})).await?;
             if !args.server.json {
                 impact(&answer).iter().for_each(|line| println!("{line}"));
                 println!("{key} is as it was before, audit index {}", answer["audit_index"]);
             }
             answer
         }
-        Command::Delete { key } => {
-            let answer = client.call(Method::DELETE, &format!("/api/v1/flags/{}", escaped(&key)), None).await?;
+        Command::Delete { key, why } => {
+            let answer = client.call(Method::DELETE, &guarded(&key, "", &why), None).await?;
             if !args.server.json {
                 println!("{key} is gone, audit index {}", answer["audit_index"]);
             }

@@ -149,14 +149,54 @@ impl App {
 
     /// Decides, records, applies, publishes. Returns the audit index; of a batch the last.
     pub(crate) fn commit(&self, command: Command, actor: &str, reason: &str) -> Result<u64, Problem> {
+        if let Command::Flags { changes, break_glass } = command {
+            return self.commit_flags(changes, break_glass, actor, reason).map(|(index, _)| index);
+        }
         let urgent = self.switch_off_first(&command);
-        let mut plane = lock(&self.plane);
-        if let Command::Flags { changes, break_glass: false } = &command {
-            if !self.dev {
-                let (before, after, impacts) = self.impacts(&plane.state, changes)?;
-                control::guard::judge(&impacts, &before, &after, &|key| self.recent.asked_lately(key, now()))?;
+        self.record(lock(&self.plane), command, urgent, actor, reason)
+    }
+
+    /// The same for flags and segments, with what the change does to the subjects seen lately. Judging takes its time, so it is done
+    /// beside the plane, and counts if nothing has changed when the plane is ours.
+    pub(crate) fn commit_flags(
+        &self,
+        changes: Vec<FlagChange>,
+        break_glass: bool,
+        actor: &str,
+        reason: &str,
+    ) -> Result<(u64, Vec<Impact>), Problem> {
+        const BESIDE_MAX: usize = 3;
+        let command = Command::Flags { changes: changes.clone(), break_glass };
+        for _ in 0..BESIDE_MAX {
+            let state = self.state.load_full();
+            let impacts = self.judge(&state, &changes, break_glass)?;
+            let plane = lock(&self.plane);
+            if plane.state.size() == state.size() {
+                return self.record(plane, command, false, actor, reason).map(|index| (index, impacts));
             }
         }
+        // Others change something all the time: judged while nobody can.
+        let plane = lock(&self.plane);
+        let impacts = self.judge(&plane.state, &changes, break_glass)?;
+        self.record(plane, command, false, actor, reason).map(|index| (index, impacts))
+    }
+
+    fn judge(&self, state: &State, changes: &[FlagChange], break_glass: bool) -> Result<Vec<Impact>, Problem> {
+        let (before, after, impacts) = self.impacts(state, changes)?;
+        if !break_glass && !self.dev {
+            control::guard::judge(&impacts, &before, &after, &|key| self.recent.asked_lately(key, now()))?;
+        }
+        Ok(impacts)
+    }
+
+    fn record(
+        &self,
+        mut plane: MutexGuard<'_, Plane>,
+        command: Command,
+        urgent: bool,
+        actor: &str,
+        reason: &str,
+    ) -> Result<u64, Problem> {
         let entries = plane.state.decide(command.clone(), actor, reason, now())?;
         let bytes: Vec<Vec<u8>> = entries.iter().map(Entry::to_bytes).collect();
         let first = match plane.log.append(&bytes, urgent) {
@@ -212,7 +252,8 @@ impl App {
         let mut emergency = lock(&self.emergency);
         match command {
             Command::Halt => emergency.all = true,
-            Command::FlagKill(key) => {
+            // Another key is refused, and must not be off when somebody makes it later.
+            Command::FlagKill(key) if state.flags().contains_key(key) => {
                 emergency.flags.insert(key.clone());
             }
             Command::Phase { id, transition }
@@ -248,7 +289,7 @@ impl App {
         let mut emergency = lock(&self.emergency);
         match &entry.action {
             Action::Halt => emergency.all = false,
-            Action::FlagKill { key } => {
+            Action::FlagKill { key } | Action::FlagDelete { key } => {
                 emergency.flags.remove(key);
             }
             Action::ExperimentPhase { id, .. } => {

@@ -44,7 +44,7 @@ fn summary(app: &App, state: &control::State, key: &str, record: &FlagRecord) ->
     let definition = record.flag.definition();
     let experiment = state.live().find(|e| e.target() == format!("flag {key}")).map(|e| e.id);
     json!({
-        "key": key, "state": if record.flag.enabled() { "ENABLED" } else { "DISABLED" },
+        "key": key, "state": if record.flag.enabled_at(now()) { "ENABLED" } else { "DISABLED" },
         "dialect": if record.flag.is_ours() { "seaworthy" } else { "flagd" },
         "kind": definition.get("kind"), "owner": definition.get("owner"), "description": definition.get("description"),
         "expires": definition.get("expires"), "tags": definition.get("tags"),
@@ -161,8 +161,7 @@ struct Asked {
 
 async fn changed(app: Arc<App>, actor: String, changes: Vec<FlagChange>, asked: Asked) -> Answer {
     blocking(move || {
-        let impacts = app.impacts(&app.state.load(), &changes)?.2;
-        let index = app.commit(Command::Flags { changes, break_glass: asked.break_glass }, &actor, &asked.reason)?;
+        let (index, impacts) = app.commit_flags(changes, asked.break_glass, &actor, &asked.reason)?;
         Ok(Json(json!({"audit_index": index, "impact": impact_json(&app, &impacts)})).into_response())
     })
     .await
@@ -175,6 +174,7 @@ fn impact_json(app: &App, impacts: &[flags::Impact]) -> Vec<Value> {
         .iter()
         .map(|impact| {
             json!({"key": impact.key, "subjects": impact.subjects, "changed": impact.changed, "safer": impact.safer,
+                "unclear": impact.unclear,
                 "asked_lately": app.recent.asked_lately(&impact.key, now)})
         })
         .collect()
@@ -373,16 +373,15 @@ async fn apply(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
         if changes.is_empty() {
             return answered(false, None, Vec::new(), Value::Null);
         }
-        let (before, after, impacts) = app.impacts(&state, &changes)?;
-        let impact = impact_json(&app, &impacts);
         if asked.dry_run {
+            let (before, after, impacts) = app.impacts(&state, &changes)?;
+            let impact = impact_json(&app, &impacts);
             let asked_lately = |key: &str| app.recent.asked_lately(key, now());
             let refusal = control::guard::judge(&impacts, &before, &after, &asked_lately).err().filter(|_| !app.dev);
             return answered(false, None, impact, json!(refusal.map(|r| r.detail)));
         }
-        let command = Command::Flags { changes, break_glass: asked.break_glass };
-        let index = app.commit(command, &actor, &asked.reason)?;
-        answered(true, Some(index), impact, Value::Null)
+        let (index, impacts) = app.commit_flags(changes, asked.break_glass, &actor, &asked.reason)?;
+        answered(true, Some(index), impact_json(&app, &impacts), Value::Null)
     })
     .await
 }

@@ -3,8 +3,8 @@
 //! In memory only: contexts are what targeting needs, raw keys included, and nothing of them reaches a disk, a log or an answer.
 //! After a restart it fills again with the first evaluations; until then nobody is known to ask for anything.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Mutex;
 
 use flags::Context;
@@ -19,6 +19,10 @@ const SUBJECTS_MAX: usize = 10_000;
 const KEYS_MAX: usize = 100_000;
 /// A context with more text than this is not remembered; it takes part in no judgement.
 const CONTEXT_BYTES_MAX: usize = 4_096;
+/// The longest key of a flag.
+const KEY_BYTES_MAX: usize = 256;
+/// How often what is old is taken out of full tables.
+const SWEEP: Millis = Millis::from_secs(600);
 /// How long somebody counts as seen lately.
 const LATELY: Millis = Millis::from_secs(24 * 3_600);
 
@@ -33,10 +37,10 @@ pub(crate) struct Asked {
 
 #[derive(Debug, Default)]
 struct Inner {
-    subjects: Vec<(u64, Timestamp, Context)>,
-    places: HashMap<u64, usize>,
-    /// Subjects that came by, remembered or not.
-    passed: u64,
+    /// By a keyed hash of subject and names of attributes: those with the lowest hashes are kept, which is a fair sample of all,
+    /// however often each comes by. Two services that send other attributes are two contexts.
+    contexts: BTreeMap<u64, (Timestamp, Context)>,
+    swept: Timestamp,
     asked: HashMap<String, Asked>,
     /// When somebody asked for all flags at once.
     all: Option<Timestamp>,
@@ -54,9 +58,17 @@ impl Watcher for Recent {
         // An evaluation never waits for the one beside it: what is missed then is seen the next time.
         let Ok(mut guard) = self.inner.try_lock() else { return };
         let inner = &mut *guard;
+        // What is old makes room, now and then.
+        if now.since(inner.swept) > SWEEP && (inner.contexts.len() >= SUBJECTS_MAX || inner.asked.len() >= KEYS_MAX) {
+            inner.swept = now;
+            inner.contexts.retain(|_, (at, _)| now.since(*at) < LATELY);
+            inner.asked.retain(|_, asked| now.since(asked.last) < LATELY);
+        }
         let room = inner.asked.len() < KEYS_MAX;
         match key {
             None => inner.all = Some(now),
+            // No flag has such a key.
+            Some(key) if key.len() > KEY_BYTES_MAX => {}
             Some(key) => match inner.asked.get_mut(key) {
                 Some(asked) => *asked = Asked { last: now, count: asked.count + 1, known },
                 None if room => {
@@ -66,34 +78,28 @@ impl Watcher for Recent {
             },
         }
         let Some(subject) = context.targeting_key() else { return };
-        let hash = self.hasher.hash_one(subject);
-        if let Some(&place) = inner.places.get(&hash) {
-            inner.subjects[place].1 = now;
+        let mut hasher = self.hasher.build_hasher();
+        subject.hash(&mut hasher);
+        context.attributes().keys().for_each(|name| name.hash(&mut hasher));
+        let hash = hasher.finish();
+        let full = inner.contexts.len() >= SUBJECTS_MAX;
+        if let Some((at, held)) = inner.contexts.get_mut(&hash) {
+            *at = now;
+            if held.attributes() != context.attributes() && weight(context) <= CONTEXT_BYTES_MAX {
+                *held = context.clone();
+            }
             return;
         }
-        inner.passed += 1;
-        let place = match inner.subjects.len() {
-            full if full >= SUBJECTS_MAX => {
-                // A fair sample of all that came by (Vitter's algorithm R); the hash of a counter serves as the die.
-                let die = self.hasher.hash_one(inner.passed) % inner.passed;
-                if die >= SUBJECTS_MAX as u64 {
-                    return;
-                }
-                die as usize
-            }
-            next => next,
-        };
+        if full && inner.contexts.last_key_value().is_some_and(|(last, _)| hash > *last) {
+            return;
+        }
         if weight(context) > CONTEXT_BYTES_MAX {
             return;
         }
-        let remembered = (hash, now, context.clone());
-        if place == inner.subjects.len() {
-            inner.subjects.push(remembered);
-        } else {
-            let old = std::mem::replace(&mut inner.subjects[place], remembered).0;
-            inner.places.remove(&old);
+        inner.contexts.insert(hash, (now, context.clone()));
+        if inner.contexts.len() > SUBJECTS_MAX {
+            inner.contexts.pop_last();
         }
-        inner.places.insert(hash, place);
     }
 }
 
@@ -106,19 +112,17 @@ impl Recent {
     /// Contexts of subjects seen lately, in no order.
     pub(crate) fn contexts(&self, now: Timestamp) -> Vec<Context> {
         let inner = lock(&self.inner);
-        inner
-            .subjects
-            .iter()
-            .filter(|(_, at, _)| now.since(*at) < LATELY)
-            .map(|(.., context)| context.clone())
-            .collect()
+        let lately = inner.contexts.values().filter(|(at, _)| now.since(*at) < LATELY);
+        lately.map(|(_, context)| context.clone()).collect()
     }
 
     /// Whether somebody asked for this flag, by name or for all, lately.
     pub(crate) fn asked_lately(&self, key: &str, now: Timestamp) -> bool {
         let inner = lock(&self.inner);
         let lately = |at: Timestamp| now.since(at) < LATELY;
-        inner.all.is_some_and(lately) || inner.asked.get(key).is_some_and(|asked| lately(asked.last))
+        // With a full table nobody can say who did not ask.
+        let full = inner.asked.len() >= KEYS_MAX;
+        full || inner.all.is_some_and(lately) || inner.asked.get(key).is_some_and(|asked| lately(asked.last))
     }
 
     /// What is known of one flag's evaluations.
