@@ -680,14 +680,19 @@ mod ofrep {
         let face = settled();
         let mut stream = Stream::open(&face, None).await;
         stream.next().await;
-        for n in 0..20 {
-            face.hub.put(vec![source("flags.json", json!({"flags": {"word": flag(&n.to_string())}}))]);
-        }
+        // Beside the listener, so that it could hear each of them.
+        let hub = face.hub.clone();
+        tokio::spawn(async move {
+            for n in 0..5 {
+                hub.put(vec![source("flags.json", json!({"flags": {"word": flag(&n.to_string())}}))]);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
         let told = stream.next().await;
         assert_eq!(told["id"], face.hub.view(&Selector::Everything).snapshot.digest());
         assert!(stream.is_silent().await);
         // What changes nothing is not told.
-        face.hub.put(vec![source("flags.json", json!({"flags": {"word": flag("19")}}))]);
+        face.hub.put(vec![source("flags.json", json!({"flags": {"word": flag("4")}}))]);
         assert!(stream.is_silent().await);
     }
 
