@@ -545,3 +545,33 @@ fn impact_sees_what_comes_later() {
     let fast = ramp(true, "2026-12-01T16:00:10Z", [0.0, 0.0, 1.0]);
     assert!(fast > 850, "{fast}");
 }
+
+/// Guarantees: flags and segments that refer to each other many times over exhaust neither time nor memory, evaluated or written
+/// out for flagd.
+#[test]
+fn what_hangs_together_is_bounded() {
+    let mut segments = Map::from_iter([("s0".to_owned(), json!({"include": ["u"]}))]);
+    for n in 1..6 {
+        let many: Vec<Value> = (0..100).map(|_| json!({"segment": format!("s{}", n - 1)})).collect();
+        segments.insert(format!("s{n}"), json!({"when": {"all": many}}));
+    }
+    let mut flags = Map::from_iter([(
+        "wide".to_owned(),
+        flag(json!({"rules": [{"when": {"segment": "s5"}, "serve": "on"}], "fallthrough": "off"})),
+    )]);
+    flags.insert("k0".into(), flag(json!({"fallthrough": "off"})));
+    for n in 1..30 {
+        let twice = json!({"flag": format!("k{}", n - 1), "variants": ["on"]});
+        let rules = json!([{"when": {"any": [twice, twice]}, "serve": "on"}]);
+        flags.insert(format!("k{n}"), flag(json!({"rules": rules})));
+    }
+    let set = set(json!({"flags": flags, "segments": segments}));
+    for key in ["wide", "k29"] {
+        let error = set.evaluate(key, &Context::of("u"), at(NOON)).unwrap_err();
+        assert!(error.detail.contains("it takes more than"), "{error}");
+        let (found, steps) = set.explain(key, &Context::of("u"), at(NOON));
+        assert!(found.is_err() && steps.len() <= 2_000);
+        set.to_flagd(set.flag(key).unwrap()).unwrap_err();
+        set.portable(key);
+    }
+}
