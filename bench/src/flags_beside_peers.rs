@@ -160,5 +160,43 @@ pub fn measure(args: &Args, figures: &mut Figures) -> Result<()> {
         figures.beside(&what, ns(nanos), "launchdarkly-server-sdk-evaluation", ns(ld), ld / nanos);
         figures.beside(&what, ns(nanos), "unleash-yggdrasil", ns(un), un / nanos);
     }
+    many(args, figures)
+}
+
+/// Many flags: loading them, changing one, and all for one subject.
+fn many(args: &Args, figures: &mut Figures) -> Result<()> {
+    let count = if args.small { 1_000 } else { 100_000 };
+    let flag = |n: usize| {
+        json!({"variants": {"on": true, "off": false}, "on": true, "fallthrough": "off",
+            "rules": [{"when": {"attr": "country", "op": "in", "values": ["DE", "AT"]},
+                "serve": {"split": {"weights": [["on", n % 100], ["off", 100]], "salt": "s"}}}]})
+    };
+    let all: serde_json::Map<String, Value> = (0..count).map(|n| (format!("flag-{n}"), flag(n))).collect();
+    let text = json!({"flags": all}).to_string();
+    let mut load = Vec::new();
+    for _ in 0..5 {
+        let began = Instant::now();
+        let set = flags::FlagSet::parse(black_box(&text)).map_err(|findings| anyhow!("{findings:?}"))?;
+        load.push(began.elapsed().as_secs_f64());
+        ensure!(set.flags().len() == count, "not all flags were read");
+    }
+    figures.ours(
+        &format!("load {count} flags ({:.0} MB)", text.len() as f64 / 1e6),
+        format!("{:.2} s", median(load)),
+    );
+    let few: serde_json::Map<String, Value> = (0..350).map(|n| (format!("flag-{n}"), flag(n))).collect();
+    let set = flags::FlagSet::parse(&json!({"flags": few}).to_string()).map_err(|findings| anyhow!("{findings:?}"))?;
+    let context = flags::Context::of("user-1").with("country", "DE");
+    let now = Timestamp::from_nanos(1_764_000_000_000_000_000);
+    let mut bulk = Vec::new();
+    for _ in 0..if args.small { 3 } else { 301 } {
+        let began = Instant::now();
+        let on = set.flags().into_keys().filter(|key| {
+            set.evaluate(key, black_box(&context), now).is_ok_and(|found| found.value == Some(&Value::Bool(true)))
+        });
+        black_box(on.count());
+        bulk.push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    figures.ours("evaluate 350 flags for one subject", format!("{:.0} µs", median(bulk)));
     Ok(())
 }

@@ -10,6 +10,7 @@ mod flags_beside_peers;
 mod ingest;
 mod machine;
 mod proxy;
+mod watchers;
 
 use std::path::PathBuf;
 
@@ -30,6 +31,8 @@ enum Part {
     Comparison,
     /// Proxy beside nginx.
     Proxy,
+    /// From a flag's commit to who watches.
+    Watchers,
 }
 
 /// Measures.
@@ -73,6 +76,9 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Comparison) {
         comparison::measure(&args, &mut figures)?;
+    }
+    if wanted(Part::Watchers) {
+        watchers::measure(&args, &mut figures)?;
     }
     if wanted(Part::Proxy) && !args.small {
         proxy::measure(&args, &mut figures)?;

@@ -20,7 +20,9 @@ fn main() -> Result<()> {
         Some("tidy") => tidy::check(),
         Some("bench") => bench::measure(&std::env::args().skip(2).collect::<Vec<_>>()),
         other => {
-            eprintln!("usage: cargo xtask ci | tidy | bench [flags audit ingest comparison proxy] (got {other:?})");
+            eprintln!(
+                "usage: cargo xtask ci | tidy | bench [flags audit ingest comparison proxy watchers] (got {other:?})"
+            );
             std::process::exit(2);
         }
     }

@@ -15,8 +15,8 @@ use crate::logic::Expr;
 use crate::model::{Model, Serve};
 use crate::segment::Segment;
 
-/// The longest document that is read.
-pub const DOCUMENT_BYTES_MAX: usize = 8 << 20;
+/// The longest document that is read: a hundred thousand flags.
+pub const DOCUMENT_BYTES_MAX: usize = 64 << 20;
 
 /// What is wrong with a document, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
