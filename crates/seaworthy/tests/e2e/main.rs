@@ -6,4 +6,5 @@ mod control_plane;
 mod demo;
 mod disk_full;
 mod flag_refs;
+mod flags;
 mod harness;
