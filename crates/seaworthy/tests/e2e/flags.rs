@@ -55,6 +55,7 @@ fn a_flag_from_document_to_revival() {
     assert!(tell(&["apply", "-f", &file, "--reason", "first"]).contains("in force, audit index 3"));
     assert!(tell(&["apply", "-f", &file]).contains("3 are the same already"));
     assert!(tell(&["flag", "evaluate", "player", "bea"]).starts_with("true (variant on, TARGETING_MATCH)"));
+    tell(&["flag", "evaluate", "player", "zed"]);
     let why = tell(&["flag", "explain", "player", "zed", "--attr", "device=tv"]);
     assert!(why.contains("/rules/1/serve/split") && why.contains("native-1"), "{why}");
     let first: Value = serde_json::from_str(&tell(&["flag", "history", "player", "--json"])).unwrap();
