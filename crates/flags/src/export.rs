@@ -366,9 +366,12 @@ fn comparison_logic(comparison: &Comparison) -> Export {
                 NumberTest::Gt => ">",
                 NumberTest::Gte => ">=",
             };
-            // JSONLogic would make numbers of texts and of null.
-            let is_number = json!({"===": [{"+": [value, 0]}, value]});
-            json!({"and": [exists, is_number, any(numbers.iter().map(|n| json!({op: [value, n]})).collect())]})
+            // JSONLogic would make numbers of texts and of null, and some engines fail over them. A number is what is not its own
+            // text, and whose text begins as numbers do.
+            let text = json!({"cat": [value]});
+            let is_number = json!({"and": [exists, {"!==": [text, value]},
+                {"in": [{"substr": [text, 0, 1]}, "-0123456789"]}]});
+            json!({"and": [is_number, any(numbers.iter().map(|n| json!({op: [value, n]})).collect())]})
         }
         Test::SemVer(sign, versions) => {
             let is_text = json!({"===": [{"cat": [value]}, value]});
