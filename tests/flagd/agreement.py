@@ -90,6 +90,10 @@ def world(rng, generation):
     # A flag that needs nothing, and others that may need it.
     parent = flag(rng, generation, 9)
     parent["rules"] = [rule for rule in parent["rules"] if "parent" not in json.dumps(rule)]
+    # What others need must say its salt: without one, generation 3 hashes the key of whatever flag the rule is written into.
+    for served in [rule["serve"] for rule in parent["rules"]] + [parent["fallthrough"]]:
+        if isinstance(served, dict) and "split" in served:
+            served["split"].setdefault("salt", "p")
     flags = {"parent": parent} | {f"f{n}": flag(rng, generation, 0) for n in range(FLAGS)}
     for definition in list(flags.values())[1:]:
         if rng.random() < 0.3:

@@ -25,6 +25,8 @@ struct Writer<'a> {
     /// The one generation that the flag's splits use.
     bucketing: Option<Bucketing>,
     depth: usize,
+    /// Whether this flag is written into another: what flagd adds by itself (the flag's key) is then the other's.
+    nested: bool,
     /// Bytes written so far: segments and other flags are written out wherever they are needed.
     written: usize,
 }
@@ -32,7 +34,7 @@ struct Writer<'a> {
 impl FlagSet {
     /// A flag of our dialect as a flagd definition, or why flagd cannot say it.
     pub fn to_flagd(&self, flag: &Flag) -> Export {
-        let mut writer = Writer { set: self, flag, bucketing: None, depth: 0, written: 0 };
+        let mut writer = Writer { set: self, flag, bucketing: None, depth: 0, nested: false, written: 0 };
         let Rules::Ours(model) = &flag.rules else { return Ok(flag.definition().clone()) };
         if model.periods.len() > 1 {
             return Err("it changes by schedule".to_owned());
@@ -226,6 +228,9 @@ impl Writer<'_> {
         let unit = self.unit(hashing)?;
         let input = match (hashing.salt(), generation) {
             (Some(salt), _) => json!({"cat": [salt, unit]}),
+            (None, Bucketing::FlagdV3) if self.nested => {
+                return Err(format!("it needs the flag {:?}, whose split has no salt of its own", self.flag.key()));
+            }
             (None, Bucketing::FlagdV3) if hashing.by() == [Attribute::TargetingKey] => Value::Null,
             (None, Bucketing::FlagdV3) => return Err("flagd-v3 without a salt splits by the targeting key".to_owned()),
             (None, _) => json!({"cat": [self.flag.key(), unit]}),
@@ -259,7 +264,8 @@ impl Writer<'_> {
                     (_, false) => Value::Null,
                     (_, true) => self.deeper(|writer| {
                         let (bucketing, depth, written) = (writer.bucketing, writer.depth, writer.written);
-                        let mut other = Writer { set: writer.set, flag: &flag, bucketing, depth, written };
+                        let mut other =
+                            Writer { set: writer.set, flag: &flag, bucketing, depth, nested: true, written };
                         let rule = other.body(body);
                         (writer.bucketing, writer.written) = (other.bucketing, other.written);
                         rule
@@ -303,6 +309,9 @@ impl Writer<'_> {
                 logic
             }
             Kind::Logic(_) => match condition_source(self.flag.definition(), &condition.place) {
+                Some(rule) if self.nested && rule.to_string().contains("$flagd.flagKey") => {
+                    return Err(format!("it needs the flag {:?}, which reads its own key", self.flag.key()));
+                }
                 Some(rule) => {
                     self.spend(rule, 1)?;
                     rule.clone()
