@@ -1,6 +1,6 @@
 //! What is served: flag sets by source, views of them by selector, and who waits for a change.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -174,15 +174,18 @@ fn build(selector: &Selector, version: u64, all: &[Source]) -> View {
     }
     let set_metadata = set_metadata.unwrap_or_default();
     let mut definitions = Map::new();
-    let (mut overlays, mut telemetry) = (std::collections::BTreeMap::new(), false);
+    // Experiments on flags that are only needed count, too.
+    let mut overlays: BTreeMap<_, _> = all.iter().flat_map(|source| source.snapshot.flags.overlays().clone()).collect();
+    let mut telemetry = false;
     for (key, (source, _)) in &chosen {
         // What flagd's form cannot say is left out: such a client takes its code default, not another answer than ours.
         if let Some(definition) = source.snapshot.flags.portable(key) {
             definitions.insert((*key).to_owned(), definition);
         }
-        if let Some(overlay) = source.snapshot.flags.overlay(key) {
-            overlays.insert((*key).to_owned(), overlay.clone());
-        }
+        match source.snapshot.flags.overlay(key) {
+            Some(overlay) => overlays.insert((*key).to_owned(), overlay.clone()),
+            None => overlays.remove(*key),
+        };
         telemetry |= source.snapshot.telemetry;
     }
     let sources = chosen.iter().map(|(key, (source, _))| ((*key).to_owned(), source.uri.clone())).collect();

@@ -531,6 +531,11 @@ fn impact_sees_what_comes_later() {
         impacts.first().map_or(0, |impact| impact.changed)
     };
     assert_eq!(changed(json!({"description": "new words"})), 0);
+    // A risk is no word for people: lowering it is judged, in flagd's dialect too.
+    let theirs = |risk: &str| {
+        set(json!({"flags": {"f": {"state": "ENABLED", "variants": {"a": 1}, "metadata": {"risk": risk}}}}))
+    };
+    assert_eq!(crate::impact(&theirs("critical"), &theirs("low"), &subjects, at(NOON)).len(), 1);
     assert_eq!(changed(json!({"fallthrough": "on"})), 1_000);
     assert_eq!(changed(json!({"on": false, "off_variant": null})), 0);
     assert_eq!(changed(json!({"schedule": [{"at": "2026-12-24T00:00:00Z", "change": {"fallthrough": "on"}}]})), 1_000);

@@ -594,7 +594,8 @@ impl Flag {
                 !["description", "owner", "tags", "expires", "kind", "metadata", "$schema"].contains(&name.as_str())
             });
         }
-        let decisive = digest(&[key, &deciding.to_string(), bucketing.as_str(), &shared]);
+        let risk = metadata.get("risk").map(Value::to_string).unwrap_or_default();
+        let decisive = digest(&[key, &deciding.to_string(), bucketing.as_str(), &risk, &shared]);
         let digest = digest(&[key, &text, &Value::Object(metadata.clone()).to_string(), &shared]);
         Ok(Flag {
             key: key.to_owned(),

@@ -247,6 +247,12 @@ fn breaking_the_glass_leaves_a_review_item() {
     seen(&app, 50);
     assert_eq!(put("on", false, "because"), Err("unwatched-change"));
     assert_eq!(put("on", true, " "), Err("reason-needed"));
+    // Nor is a lower risk a way round: today less care, tomorrow the jump.
+    let careless = json!({"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off",
+        "metadata": {"risk": "low"}});
+    let changes = vec![FlagChange::Put { key: "f".into(), definition: careless }];
+    let lowered = app.commit(Command::Flags { changes, break_glass: false }, "test", "").unwrap_err();
+    assert!(lowered.code == "unwatched-change" && lowered.detail.contains("lower risk"), "{lowered:?}");
     assert!(app.state.load().reviews().is_empty());
     let index = put("on", true, "the cache is on fire").unwrap();
     assert_eq!(app.state.load().reviews(), [index]);
