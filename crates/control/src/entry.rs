@@ -105,6 +105,20 @@ pub enum Action {
         /// Which.
         key: String,
     },
+    /// A rollout profile was made or changed.
+    #[serde(rename = "profile.put")]
+    ProfilePut {
+        /// Which.
+        name: String,
+        /// What it says.
+        definition: Value,
+    },
+    /// A rollout profile was removed.
+    #[serde(rename = "profile.delete")]
+    ProfileDelete {
+        /// Which.
+        name: String,
+    },
     /// An experiment was started.
     #[serde(rename = "experiment.start")]
     ExperimentStart {
@@ -234,6 +248,7 @@ impl Entry {
                 format!("flag {key}")
             }
             Action::SegmentPut { key, .. } | Action::SegmentDelete { key } => format!("segment {key}"),
+            Action::ProfilePut { name, .. } | Action::ProfileDelete { name } => format!("profile {name}"),
             Action::ExperimentStart { spec, .. } => format!("experiment {}", spec.name),
             Action::ExperimentPhase { id, .. } | Action::ExperimentAck { id } | Action::ExperimentOff { id, .. } => {
                 id.to_string()

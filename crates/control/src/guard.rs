@@ -1,6 +1,6 @@
 //! No side door: a change of flags that moves more of the subjects seen lately than the first step of the flag's risk is
-//! refused, unless it makes things safer or somebody breaks the glass. Whoever wants to move more starts a rollout, which is
-//! staged and watched.
+//! not made at once, unless it makes things safer or somebody breaks the glass. With a rollout profile that says how to watch it,
+//! it becomes a rollout in stages by itself; without one it is refused.
 
 use flags::{Flag, FlagSet, Impact};
 use vocab::Share;
@@ -21,41 +21,61 @@ pub fn first_step(flag: Option<&Flag>) -> Share {
     Share::from_ppm(ppm).unwrap_or(Share::NONE)
 }
 
+/// One flag's change that is too much at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Jump {
+    /// Which flag.
+    pub key: String,
+    /// Why it is too much, for a person.
+    pub detail: String,
+    /// The share that may change at once.
+    pub step: Share,
+    /// Whether a rollout in stages can carry it out: it is all there now, and nothing more comes later by itself.
+    pub can_be_staged: bool,
+}
+
+/// What of a change is too much at once; never empty.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Jumps(pub Vec<Jump>);
+
+impl Jumps {
+    /// In words, for a person.
+    pub fn detail(&self) -> String {
+        let mut detail = self.0.iter().take(LISTED_MAX).map(|jump| jump.detail.as_str()).collect::<Vec<_>>().join("; ");
+        if self.0.len() > LISTED_MAX {
+            detail.push_str(&format!("; and {} more", self.0.len() - LISTED_MAX));
+        }
+        detail
+    }
+
+    /// As a refusal, with the way on.
+    pub fn refusal(&self, way: &str) -> Refusal {
+        let remedy = format!("{way}, or change it for fewer; in an emergency `--break-glass --reason …`");
+        Refusal { code: "unwatched-change", detail: self.detail(), remedy }
+    }
+}
+
 /// Judges what a change does. `asked` says whether anybody evaluated a flag lately: nobody is moved by one that nobody asks for;
 /// one that is asked for by subjects unknown to us moves all of them.
-pub fn judge(
-    impacts: &[Impact],
-    before: &FlagSet,
-    after: &FlagSet,
-    asked: &dyn Fn(&str) -> bool,
-) -> Result<(), Refusal> {
-    let jumps: Vec<String> =
+pub fn judge(impacts: &[Impact], before: &FlagSet, after: &FlagSet, asked: &dyn Fn(&str) -> bool) -> Result<(), Jumps> {
+    let jumps: Vec<Jump> =
         impacts.iter().filter(|impact| asked(&impact.key)).filter_map(|impact| jump(impact, before, after)).collect();
-    if jumps.is_empty() {
-        return Ok(());
-    }
-    let more = jumps.len().saturating_sub(LISTED_MAX);
-    let mut detail = jumps[..jumps.len().min(LISTED_MAX)].join("; ");
-    if more > 0 {
-        detail.push_str(&format!("; and {more} more"));
-    }
-    Err(Refusal {
-        code: "unwatched-change",
-        detail,
-        remedy: "start a rollout, which is staged and watched (`seaworthy experiment start`), or change it for fewer; in an \
-                 emergency `--break-glass --reason …`"
-            .to_owned(),
-    })
+    if jumps.is_empty() { Ok(()) } else { Err(Jumps(jumps)) }
 }
 
 /// Why one flag's change is too much at once, if it is.
-fn jump(impact: &Impact, before: &FlagSet, after: &FlagSet) -> Option<String> {
+fn jump(impact: &Impact, before: &FlagSet, after: &FlagSet) -> Option<Jump> {
     let key = &impact.key;
     let (was, will) = (before.flag(key).map(|flag| &**flag), after.flag(key).map(|flag| &**flag));
-    let rank = |flag: &Flag| first_step(Some(flag));
+    let step = first_step(was.or(will));
+    let found = |can_be_staged, detail| Some(Jump { key: key.clone(), detail, step, can_be_staged });
+    let share =
+        |subjects: usize| Share::from_fraction(subjects as f64 / impact.subjects.max(1) as f64).unwrap_or(Share::ALL);
+    let (changed, later) = (share(impact.changed), share(impact.later));
     if let (Some(was), Some(will)) = (was, will) {
-        if rank(will) > rank(was) {
-            return Some(format!("{key:?} would have a lower risk ({} instead of {})", will.risk(), was.risk()));
+        if first_step(Some(will)) > first_step(Some(was)) {
+            let detail = format!("{key:?} would have a lower risk ({} instead of {})", will.risk(), was.risk());
+            return found(false, detail);
         }
     }
     // Off for good, and as it was off before.
@@ -66,15 +86,19 @@ fn jump(impact: &Impact, before: &FlagSet, after: &FlagSet) -> Option<String> {
     if turned_off {
         return None;
     }
-    let step = first_step(was.or(will));
     if impact.unclear {
-        return Some(format!("what {key:?} does as time passes cannot be judged"));
+        return found(false, format!("what {key:?} does as time passes cannot be judged"));
     }
     if impact.subjects == 0 {
-        return Some(format!("{key:?} is asked for, and nobody is known who could be counted"));
+        return found(true, format!("{key:?} is asked for, and nobody is known who could be counted"));
     }
-    let share = Share::from_fraction(impact.changed as f64 / impact.subjects as f64).unwrap_or(Share::ALL);
-    (share > step).then(|| {
-        format!("{key:?} would change for {share} of {} subjects at once (first step {step})", impact.subjects)
-    })
+    if later > step {
+        let detail = format!("{key:?} would change by itself, later, for {later} at once (first step {step})");
+        return found(false, detail);
+    }
+    if changed > step {
+        let of = impact.subjects;
+        return found(true, format!("{key:?} would change for {changed} of {of} subjects at once (first step {step})"));
+    }
+    None
 }

@@ -12,7 +12,8 @@ pub mod guard;
 mod state;
 
 pub use entry::{Action, Batch, ENTRY_BYTES_MAX, Entry, PhaseRecord};
-pub use state::{Command, FlagChange, FlagRecord, Refusal, SegmentRecord, State, TokenRecord};
+pub use flags::FlagChange;
+pub use state::{Command, FlagRecord, ProfileRecord, Refusal, SegmentRecord, State, TokenRecord};
 
 #[cfg(test)]
 mod tests;

@@ -4,26 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use auth::{Role, Token, TokenHash};
-use experiments::{Experiment, Phase, Spec, Transition, Treatment};
-use flags::{Flag, FlagSet, Overlay, Segment, Slice};
+use experiments::{Experiment, Phase, Profile, Spec, Transition, Treatment};
+use flags::{Flag, FlagChange, FlagSet, Patch, Segment};
 use serde_json::{Map, Value};
-use vocab::{Id, Kind, Millis, Name, Share, Timestamp};
+use vocab::{Id, Kind, Name, Timestamp};
 
 use crate::entry::{Action, Batch, ENTRY_BYTES_MAX, Entry};
 
-/// The share of subjects that all faults of a layer together may harm.
-const BUDGET: Share = match Share::from_ppm(50_000) {
-    Some(share) => share,
-    None => Share::NONE,
-};
-/// Twice the proxies' lease.
-const QUARANTINE: Millis = Millis::from_secs(6);
-/// Live experiments at once; bounds what every tick and every proxy works through.
-const LIVE_MAX: usize = 100;
-/// Flags, and as many segments. A hundred thousand load in about a second.
-const FLAGS_MAX: usize = 100_000;
-/// Changes of one batch: what is held back until the last of them is there.
-const BATCH_MAX: usize = 100_000;
+mod admission;
+mod changes;
+
 /// Audit indexes kept for each flag; older ones are in the log.
 const HISTORY_MAX: usize = 1_000;
 const TOKENS_MAX: usize = 10_000;
@@ -50,29 +40,13 @@ pub struct SegmentRecord {
     pub version: u64,
 }
 
-/// A change of a flag or a segment.
-#[derive(Clone, Debug, PartialEq)]
-pub enum FlagChange {
-    /// Make or change a flag.
-    Put {
-        /// Which.
-        key: String,
-        /// In flagd's dialect or ours.
-        definition: Value,
-    },
-    /// Remove a flag.
-    Delete(String),
-    /// Make a killed flag what it was before.
-    Revive(String),
-    /// Make or change a segment.
-    PutSegment {
-        /// Which.
-        key: String,
-        /// See docs/reference/flags.md.
-        definition: Value,
-    },
-    /// Remove a segment.
-    DeleteSegment(String),
+/// A rollout profile and its version.
+#[derive(Clone, Debug)]
+pub struct ProfileRecord {
+    /// What it says.
+    pub profile: Arc<Profile>,
+    /// The audit index of its last change.
+    pub version: u64,
 }
 
 /// A token and where it was made.
@@ -96,7 +70,12 @@ pub struct State {
     reviews: Vec<u64>,
     /// Entries of a batch whose last is not there yet.
     pending: Vec<(u64, Entry)>,
+    profiles: BTreeMap<String, ProfileRecord>,
     experiments: BTreeMap<Id, Experiment>,
+    /// What live experiments on changes of flags will make of them.
+    patches: BTreeMap<Id, Arc<Patch>>,
+    /// Live experiments that serve nothing any more, because somebody killed a flag of theirs, and which one.
+    cut: BTreeMap<Id, String>,
     verdicts: BTreeMap<Id, u64>,
     off: BTreeMap<Id, Timestamp>,
     halted: bool,
@@ -130,6 +109,15 @@ pub enum Command {
     },
     /// Switch a flag off for everybody.
     FlagKill(String),
+    /// Make or change a rollout profile.
+    ProfilePut {
+        /// Which.
+        name: Name,
+        /// See [`Profile`].
+        definition: Value,
+    },
+    /// Remove a rollout profile.
+    ProfileDelete(String),
     /// Start an experiment; the shell draws the numbers.
     Start {
         /// What.
@@ -238,83 +226,6 @@ impl State {
         Ok(entries)
     }
 
-    /// The flags as they would be after these changes, or why they cannot be made.
-    pub fn candidate(&self, changes: &[FlagChange]) -> Result<FlagSet, Refusal> {
-        if changes.is_empty() {
-            return refuse("nothing-to-do", "there is no change", "send at least one flag or segment");
-        }
-        if changes.len() > BATCH_MAX {
-            return refuse("too-many-changes", format!("more than {BATCH_MAX} changes at once"), "send them in parts");
-        }
-        let mut set = self.flag_set();
-        let mut touched = std::collections::BTreeSet::new();
-        for change in changes {
-            let (kind, key) = match change {
-                FlagChange::Put { key, .. } | FlagChange::Delete(key) | FlagChange::Revive(key) => ("flag", key),
-                FlagChange::PutSegment { key, .. } | FlagChange::DeleteSegment(key) => ("segment", key),
-            };
-            if !touched.insert((kind, key)) {
-                return refuse("named-twice", format!("the {kind} {key:?} is named twice"), "send each once");
-            }
-            if let ("flag", Some(live)) = (kind, self.live_on(&format!("flag {key}"))) {
-                let remedy = format!("wait, or `seaworthy experiment stop {}` first", live.id);
-                return refuse("under-experiment", format!("flag {key:?} is under experiment {}", live.id), remedy);
-            }
-            let invalid = |findings: &[flags::Finding]| {
-                let detail = format!("{kind} {key:?}: {}", listed(findings));
-                refuse("invalid-flag", detail, "mend the definition and send it again; see docs/reference/flags.md")
-            };
-            match change {
-                FlagChange::Put { key, definition } => match Flag::compile(key, definition, &Map::new(), &Map::new()) {
-                    Ok(flag) => {
-                        let killed = self.flags.get(key).is_some_and(|record| record.before_kill.is_some());
-                        if killed && flag.ever_enabled() {
-                            let detail = format!("flag {key:?} was killed and stays off");
-                            let remedy = format!("look why, then `seaworthy flag revive {key}`; then change it");
-                            return refuse("killed", detail, remedy);
-                        }
-                        set.insert(Arc::new(flag));
-                    }
-                    Err(findings) => return invalid(&findings),
-                },
-                FlagChange::Revive(key) => match &self.known_flag(key)?.before_kill {
-                    Some(before) => set.insert(before.clone()),
-                    None => {
-                        return refuse("not-killed", format!("flag {key:?} was not killed"), "nothing is left to do");
-                    }
-                },
-                FlagChange::Delete(key) => {
-                    self.known_flag(key)?;
-                    set.remove(key);
-                }
-                FlagChange::PutSegment { key, definition } => match Segment::compile(definition) {
-                    Ok(_) if key.is_empty() || key.len() > 256 => {
-                        return refuse("invalid-flag", "a segment's key has 1 to 256 bytes", "choose another key");
-                    }
-                    Ok(segment) => set.set_segment(key, Some(Arc::new(segment))),
-                    Err(findings) => return invalid(&findings),
-                },
-                FlagChange::DeleteSegment(key) => {
-                    if !self.segments.contains_key(key) {
-                        let remedy = "see `seaworthy flag segments`";
-                        return refuse("unknown-segment", format!("there is no segment {key:?}"), remedy);
-                    }
-                    set.set_segment(key, None);
-                }
-            }
-        }
-        let (flags, segments) = (set.flags().len(), set.segments().len());
-        if flags > FLAGS_MAX || segments > FLAGS_MAX {
-            return refuse("too-many-flags", format!("more than {FLAGS_MAX} flags or segments"), "delete some");
-        }
-        let tangles = set.tangles();
-        if !tangles.is_empty() {
-            let remedy = "change or remove what refers to it first, or all in one go with `seaworthy apply`";
-            return refuse("tangled-flags", listed(&tangles), remedy);
-        }
-        Ok(set)
-    }
-
     fn decide_one(&self, command: Command, actor: &str, reason: &str, now: Timestamp) -> Result<Entry, Refusal> {
         let action = match command {
             Command::Flags { .. } => {
@@ -334,9 +245,22 @@ impl State {
                 }
             },
             Command::FlagKill(key) => {
-                self.known_flag(&key)?;
+                if !self.can_be_killed(&key) {
+                    self.known_flag(&key)?;
+                }
                 Action::FlagKill { key }
             }
+            Command::ProfilePut { name, definition } => self.put_profile(name, definition)?,
+            Command::ProfileDelete(name) => match self.profiles.contains_key(&name) {
+                true => Action::ProfileDelete { name },
+                false => {
+                    return refuse(
+                        "unknown-profile",
+                        format!("there is no profile {name:?}"),
+                        "see `seaworthy profile list`",
+                    );
+                }
+            },
             Command::Start { spec, arm_salt, offset } => self.start(spec, arm_salt, offset, now)?,
             Command::Phase { id, transition } => {
                 let experiment = self.known_experiment(id)?;
@@ -371,6 +295,11 @@ impl State {
         written(action, actor, reason, now)
     }
 
+    /// Whether there is something to switch off: a flag, or one that a rollout is about to make.
+    pub fn can_be_killed(&self, key: &str) -> bool {
+        self.flags.contains_key(key) || self.patches.values().any(|patch| patch.flags().contains_key(key))
+    }
+
     fn known_flag(&self, key: &str) -> Result<&FlagRecord, Refusal> {
         match self.flags.get(key) {
             Some(record) => Ok(record),
@@ -384,103 +313,6 @@ impl State {
             None => {
                 refuse("unknown-experiment", format!("there is no experiment {id}"), "see `seaworthy experiment list`")
             }
-        }
-    }
-
-    fn live_on(&self, target: &str) -> Option<&Experiment> {
-        self.live().find(|e| e.target() == target)
-    }
-
-    /// Admission: atomic, since it is decided on the state that the entry will follow.
-    fn start(&self, spec: Box<Spec>, arm_salt: String, offset: u32, now: Timestamp) -> Result<Action, Refusal> {
-        let findings = spec.findings();
-        if !findings.is_empty() {
-            let list: Vec<String> = findings.iter().map(ToString::to_string).collect();
-            return refuse("invalid-spec", list.join("; "), "mend the spec and send it again");
-        }
-        if self.halted {
-            return refuse("halted", "everything is halted", "`seaworthy experiment resume` lifts it, as an admin");
-        }
-        if self.live().count() >= LIVE_MAX {
-            return refuse("too-many-experiments", format!("{LIVE_MAX} experiments are live"), "wait for one to end");
-        }
-        let target = spec.treatment.target();
-        if let Some(live) = self.live_on(&target) {
-            let remedy = "one change at a time: wait, or stop that one";
-            return refuse("target-busy", format!("{target} is under experiment {}", live.id), remedy);
-        }
-        if let Some(same) = self.live().find(|e| e.spec.name == spec.name) {
-            return refuse("name-taken", format!("{} is running as {}", spec.name, same.id), "choose another name");
-        }
-        let unacknowledged =
-            self.experiments.values().find(|e| e.needs_ack() && e.target() == target && e.verdict_was_harm());
-        if let Some(stopped) = unacknowledged {
-            let detail = format!("experiment {} on {target} was stopped and nobody has acknowledged it", stopped.id);
-            let remedy = format!("look at it, then `seaworthy experiment ack {}`", stopped.id);
-            return refuse("needs-ack", detail, remedy);
-        }
-        let layer_salt;
-        let offset = match &spec.treatment {
-            Treatment::Flag(change) => {
-                let record = self.known_flag(&change.key)?;
-                if !record.flag.variants().iter().any(|(name, _)| *name == change.variant) {
-                    let names: Vec<&str> = record.flag.variants().iter().map(|(name, _)| name.as_str()).collect();
-                    let detail = format!("flag {:?} has no variant {:?}", change.key, change.variant);
-                    return refuse("unknown-variant", detail, format!("choose one of {}", names.join(", ")));
-                }
-                if !record.flag.enabled() {
-                    let detail = format!("flag {:?} is off", change.key);
-                    return refuse("flag-off", detail, "set its state to ENABLED first");
-                }
-                layer_salt = format!("flag:{}", change.key);
-                0
-            }
-            Treatment::Fault(_) => {
-                layer_salt = "faults".to_owned();
-                self.admit_fault(&spec, offset, now)?
-            }
-        };
-        Ok(Action::ExperimentStart { spec, arm_salt, layer_salt, offset })
-    }
-
-    /// Budget and free space of the layer of faults.
-    fn admit_fault(&self, spec: &Spec, wanted: u32, now: Timestamp) -> Result<u32, Refusal> {
-        // Freed budget stays in quarantine until every proxy confirmed or must have lost its lease.
-        let holds = |e: &&Experiment| {
-            let lately = e.ended_at.is_some_and(|ended| now.since(ended) < QUARANTINE);
-            e.spec.harms() && (e.phase.is_live() || lately && !self.off.contains_key(&e.id))
-        };
-        let share = |e: &Experiment| e.spec.stages.last().map_or(Share::NONE, |s| s.share);
-        let used = self.experiments.values().filter(holds).map(share).fold(Share::NONE, Share::saturating_add);
-        let asked = spec.stages.last().map_or(Share::NONE, |s| s.share);
-        if used.ppm() + asked.ppm() > BUDGET.ppm() {
-            let detail = format!("{asked} would be harmed on purpose, {used} are already, the budget is {BUDGET}");
-            return refuse("over-budget", detail, "ask for less, or wait for another experiment to end");
-        }
-        let size = spec.population(spec.stages.len() - 1).ppm();
-        let mut taken: Vec<(u32, u32)> = self
-            .experiments
-            .values()
-            .filter(holds)
-            .map(|e| (e.offset, e.spec.population(e.spec.stages.len() - 1).ppm()))
-            .collect();
-        taken.sort_unstable();
-        let free = |from: u32| {
-            taken.iter().all(|&(start, len)| {
-                let ahead = (start + Share::WHOLE - from) % Share::WHOLE;
-                let behind = (from + Share::WHOLE - start) % Share::WHOLE;
-                ahead >= size && behind >= len
-            })
-        };
-        let candidates = std::iter::once(wanted % Share::WHOLE)
-            .chain(taken.iter().map(|&(start, len)| (start + len) % Share::WHOLE));
-        match candidates.into_iter().find(|from| free(*from)) {
-            Some(from) => Ok(from),
-            None => refuse(
-                "no-free-slice",
-                "no free range of subjects is long enough: a subject is in at most one harmful experiment",
-                "use a smaller baseline_ratio, or wait for another experiment to end",
-            ),
         }
     }
 
@@ -515,6 +347,9 @@ impl State {
 
     fn note_history(&mut self, key: &str, index: u64) {
         let history = self.histories.entry(key.to_owned()).or_default();
+        if history.last() == Some(&index) {
+            return;
+        }
         if history.len() >= HISTORY_MAX {
             history.remove(0);
         }
@@ -536,50 +371,40 @@ impl State {
                 self.tokens.insert(hash, TokenRecord { id: Id::new(Kind::Token, index), token });
             }
             Action::TokenRevoke { id } => self.tokens.retain(|_, record| record.id != id),
-            Action::FlagPut { key, definition } => match Flag::compile(&key, &definition, &Map::new(), &Map::new()) {
-                Ok(flag) => {
-                    self.note_history(&key, index);
-                    // Off stays off, and remembers what it was.
-                    let before_kill = self.flags.remove(&key).and_then(|record| record.before_kill);
-                    let before_kill = before_kill.filter(|_| !flag.ever_enabled());
-                    let record = FlagRecord { flag: Arc::new(flag), version: index, promoted: None, before_kill };
-                    self.flags.insert(key, record);
-                }
-                Err(_) => self.skipped.push(index),
-            },
-            Action::FlagDelete { key } => {
-                self.note_history(&key, index);
-                self.flags.remove(&key);
+            Action::FlagPut { key, definition } => self.change_flags(index, FlagChange::Put { key, definition }),
+            Action::FlagDelete { key } => self.change_flags(index, FlagChange::Delete(key)),
+            Action::FlagRevive { key } => self.change_flags(index, FlagChange::Revive(key)),
+            Action::SegmentPut { key, definition } => {
+                self.change_flags(index, FlagChange::PutSegment { key, definition });
             }
-            Action::SegmentPut { key, definition } => match Segment::compile(&definition) {
-                Ok(segment) => {
-                    self.segments.insert(key, SegmentRecord { segment: Arc::new(segment), version: index });
-                }
-                Err(_) => self.skipped.push(index),
-            },
-            Action::SegmentDelete { key } => {
-                self.segments.remove(&key);
-            }
+            Action::SegmentDelete { key } => self.change_flags(index, FlagChange::DeleteSegment(key)),
             Action::FlagKill { key } => {
                 self.note_history(&key, index);
                 if let Some(record) = self.flags.get_mut(&key) {
                     record.before_kill.get_or_insert_with(|| record.flag.clone());
                 }
+                // Off means off: what an experiment serves goes with it.
+                let on_it = self.experiments_by_flag().remove(&key);
+                self.cut.extend(on_it.map(|id| (id, key.clone())));
                 self.redefine(&key, index, Flag::killed);
             }
-            Action::FlagRevive { key } => {
-                self.note_history(&key, index);
-                if let Some(record) = self.flags.get_mut(&key) {
-                    if let Some(before) = record.before_kill.take() {
-                        record.flag = before;
-                        record.version = index;
-                    }
+            Action::ProfilePut { name, definition } => match Profile::read(&definition) {
+                Ok(profile) => {
+                    self.profiles.insert(name, ProfileRecord { profile: Arc::new(profile), version: index });
                 }
+                Err(_) => self.skipped.push(index),
+            },
+            Action::ProfileDelete { name } => {
+                self.profiles.remove(&name);
             }
             Action::ExperimentStart { spec, arm_salt, layer_salt, offset } => {
                 let id = Id::new(Kind::Experiment, index);
-                if let Treatment::Flag(change) = &spec.treatment {
-                    self.note_history(&change.key, index);
+                self.note_experiment(&spec.treatment, index);
+                if let Treatment::Flags(changes) = &spec.treatment {
+                    match self.patch(changes) {
+                        Some(patch) => self.patches.insert(id, Arc::new(patch)),
+                        None => return self.skipped.push(index),
+                    };
                 }
                 let experiment = Experiment {
                     id,
@@ -633,10 +458,8 @@ impl State {
             // Two decisions may race to the log; the first one stands.
             return;
         }
-        if let Treatment::Flag(change) = &experiment.spec.treatment {
-            let key = change.key.clone();
-            self.note_history(&key, index);
-        }
+        let spec = experiment.spec.clone();
+        self.note_experiment(&spec.treatment, index);
         let Some(experiment) = self.experiments.get_mut(&id) else { return };
         experiment.phase = to;
         experiment.reached = to.stage().or(experiment.reached);
@@ -651,18 +474,74 @@ impl State {
         experiment.ended_at = Some(at);
         experiment.verdict = verdict;
         self.verdicts.insert(id, index);
-        let Treatment::Flag(change) = experiment.spec.treatment.clone() else { return };
+        self.patches.remove(&id);
+        self.cut.remove(&id);
         if to != Phase::Promoted {
             return;
         }
-        let rules = self.flags.get(&change.key).is_some_and(|record| record.flag.has_rules());
-        if rules {
-            if let Some(record) = self.flags.get_mut(&change.key) {
-                record.promoted = Some((id, change.variant.as_str().into()));
-                record.version = index;
+        match &spec.treatment {
+            Treatment::Fault(_) => {}
+            Treatment::Flag(change) if self.flags.get(&change.key).is_some_and(|record| record.flag.has_rules()) => {
+                if let Some(record) = self.flags.get_mut(&change.key) {
+                    record.promoted = Some((id, change.variant.as_str().into()));
+                    record.version = index;
+                }
             }
-        } else {
-            self.redefine(&change.key, index, |flag| flag.promoted(&change.variant));
+            Treatment::Flag(change) => self.redefine(&change.key, index, |flag| flag.promoted(&change.variant)),
+            Treatment::Flags(changes) => changes.iter().for_each(|change| self.change_flags(index, change.clone())),
+        }
+    }
+
+    fn note_experiment(&mut self, treatment: &Treatment, index: u64) {
+        match treatment {
+            Treatment::Fault(_) => {}
+            Treatment::Flag(change) => self.note_history(&change.key, index),
+            Treatment::Flags(changes) => {
+                for (is_flag, key) in changes.iter().map(FlagChange::place) {
+                    if is_flag {
+                        self.note_history(key, index);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries one change of flags out.
+    fn change_flags(&mut self, index: u64, change: FlagChange) {
+        match change {
+            FlagChange::Put { key, definition } => match Flag::compile(&key, &definition, &Map::new(), &Map::new()) {
+                Ok(flag) => {
+                    self.note_history(&key, index);
+                    // Off stays off, and remembers what it was.
+                    let before_kill = self.flags.remove(&key).and_then(|record| record.before_kill);
+                    let before_kill = before_kill.filter(|_| !flag.ever_enabled());
+                    let record = FlagRecord { flag: Arc::new(flag), version: index, promoted: None, before_kill };
+                    self.flags.insert(key, record);
+                }
+                Err(_) => self.skipped.push(index),
+            },
+            FlagChange::Delete(key) => {
+                self.note_history(&key, index);
+                self.flags.remove(&key);
+            }
+            FlagChange::Revive(key) => {
+                self.note_history(&key, index);
+                if let Some(record) = self.flags.get_mut(&key) {
+                    if let Some(before) = record.before_kill.take() {
+                        record.flag = before;
+                        record.version = index;
+                    }
+                }
+            }
+            FlagChange::PutSegment { key, definition } => match Segment::compile(&definition) {
+                Ok(segment) => {
+                    self.segments.insert(key, SegmentRecord { segment: Arc::new(segment), version: index });
+                }
+                Err(_) => self.skipped.push(index),
+            },
+            FlagChange::DeleteSegment(key) => {
+                self.segments.remove(&key);
+            }
         }
     }
 
@@ -696,6 +575,16 @@ impl State {
         FlagSet::of(self.flags.values().map(|record| record.flag.clone()), Map::new()).with_segments(segments)
     }
 
+    /// Rollout profiles, by name.
+    pub fn profiles(&self) -> &BTreeMap<String, ProfileRecord> {
+        &self.profiles
+    }
+
+    /// The flag that was killed under a live experiment, which serves nothing since.
+    pub fn cut(&self, id: Id) -> Option<&str> {
+        self.cut.get(&id).map(String::as_str)
+    }
+
     /// All segments, by key.
     pub fn segments(&self) -> &BTreeMap<String, SegmentRecord> {
         &self.segments
@@ -709,23 +598,6 @@ impl State {
     /// Audit indexes of what happened to a flag, oldest first; the newest thousand.
     pub fn flag_history(&self, key: &str) -> &[u64] {
         self.histories.get(key).map_or(&[], Vec::as_slice)
-    }
-
-    /// What stands in front of flags' own rules, by flag key.
-    pub fn overlays(&self) -> BTreeMap<String, Overlay> {
-        let promoted = self.flags.iter().filter_map(|(key, record)| {
-            let (experiment, variant) = record.promoted.clone()?;
-            let slice = Slice::new("", "", 0, Share::ALL, Share::ALL);
-            Some((key.clone(), Overlay { experiment, slice, variant }))
-        });
-        let running = self.live().filter_map(|experiment| {
-            let Treatment::Flag(change) = &experiment.spec.treatment else { return None };
-            // In warm-up both arms get what the rules say; the arm is reported all the same.
-            let variant = if experiment.treatment_is_on() { change.variant.as_str() } else { "" };
-            let overlay = Overlay { experiment: experiment.id, slice: experiment.slice(), variant: variant.into() };
-            Some((change.key.clone(), overlay))
-        });
-        promoted.chain(running).collect()
     }
 
     /// All experiments, oldest first.

@@ -179,7 +179,7 @@ fn overlays_follow_the_phase() {
         .find(|s| world.state.experiments().next().unwrap().slice().arm(s) == Some(Arm::Treatment))
         .unwrap();
     let variant = |world: &World| {
-        let overlay = world.state.overlays().get("player").cloned();
+        let overlay = world.state.served().overlay("player").cloned();
         let context = flags::Context::of(&treated);
         let flag = world.state.flags()["player"].flag.clone();
         flag.evaluate(&context, overlay.as_ref(), at(0)).unwrap().variant.unwrap().to_owned()
@@ -287,4 +287,171 @@ fn a_killed_flag_stays_killed() {
     assert!(flag.enabled() && flag.default_variant() == Some("on"));
     assert_eq!(world.run(flags(vec![FlagChange::Revive("f".into())])).unwrap_err().code, "not-killed");
     world.run(put("f", ours(json!({})))).unwrap();
+}
+
+fn plain(default: &str) -> Value {
+    json!({"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": default})
+}
+
+fn profile(more: Value) -> Value {
+    let mut profile = json!({"default": true, "kpi": {"success": "a = 1", "failure": "a = 2"}, "stage_min": "5s"});
+    profile.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    profile
+}
+
+/// Judges changes as if every subject were moved by each flag that decides differently.
+fn staged(world: &World, changes: Vec<FlagChange>) -> Result<Spec, Refusal> {
+    let after = world.state.with_announced(world.state.candidate(&changes)?);
+    let contexts: Vec<flags::Context> = (0..50).map(|n| flags::Context::of(&format!("user-{n}"))).collect();
+    let impacts = flags::impact(&world.state.served(), &after, &contexts, at(99));
+    let jumps = crate::guard::judge(&impacts, &world.state.served(), &after, &|_| true).unwrap_err();
+    world.state.staged(changes, &jumps, &after, "because")
+}
+
+fn set(key: &str, definition: Value) -> FlagChange {
+    FlagChange::Put { key: key.into(), definition }
+}
+
+/// Scenario: changes that are too much at once, with and without a profile.
+/// Guarantees: stages begin with the first step of the strictest flag; the profile is the flag's own or the default; a change that a
+/// rollout cannot carry out is refused all the same.
+#[test]
+fn a_jump_becomes_a_rollout() {
+    let mut world = World::default();
+    world.run(put("f", plain("off"))).unwrap();
+    let refused = staged(&world, vec![set("f", plain("on"))]).unwrap_err();
+    assert!(refused.code == "unwatched-change" && refused.remedy.contains("profile put"), "{refused:?}");
+    let name = |text: &str| vocab::Name::parse(text).unwrap();
+    let put_profile = |name_: &str, definition: Value| Command::ProfilePut { name: name(name_), definition };
+    for (broken, place) in [
+        (json!({}), "kpi"),
+        (profile(json!({"name": "x"})), "name"),
+        (profile(json!({"alpha": 7})), "alpha"),
+        (profile(json!({"stage_min": -1})), "stage_min"),
+    ] {
+        let refused = world.run(put_profile("plays", broken)).unwrap_err();
+        assert!(refused.code == "invalid-profile" && refused.detail.contains(place), "{refused:?}");
+    }
+    world.run(put_profile("plays", profile(json!({"owner": "streaming"})))).unwrap();
+    assert_eq!(world.run(put_profile("other", profile(json!({})))).unwrap_err().code, "two-defaults");
+    world
+        .run(put_profile("slow", profile(json!({"default": false, "stages": [{"share": 0.2, "min": "1h"}]}))))
+        .unwrap();
+    let shares = |spec: &Spec| spec.stages.iter().map(|s| s.share.ppm()).collect::<Vec<_>>();
+    let spec = staged(&world, vec![set("f", plain("on"))]).unwrap();
+    assert_eq!(shares(&spec), [100_000, 250_000, 500_000]);
+    assert_eq!((spec.owner.as_str(), spec.hypothesis.as_str()), ("streaming", "because"));
+    assert!(spec.findings().is_empty(), "{:?}", spec.findings());
+    // The strictest flag decides, and a profile's own stages never begin above its first step.
+    let mut critical = plain("on");
+    critical["metadata"] = json!({"risk": "critical", "profile": "slow"});
+    let changes = vec![set("critical", critical.clone()), set("f", plain("on"))];
+    assert_eq!(shares(&staged(&world, changes).unwrap()), [10_000, 200_000]);
+    critical["metadata"]["profile"] = json!("missing");
+    let refused = staged(&world, vec![set("critical", critical)]).unwrap_err();
+    assert!(refused.remedy.contains("missing"), "{refused:?}");
+    // What turns by itself later would jump after the promotion.
+    let later = json!({"variants": {"on": true, "off": false}, "on": true, "fallthrough": "off",
+        "schedule": [{"at": "2030-01-01T00:00:00Z", "change": {"fallthrough": "on"}}]});
+    let refused = staged(&world, vec![set("f", later)]).unwrap_err();
+    assert!(refused.code == "unwatched-change" && refused.detail.contains("later"), "{refused:?}");
+}
+
+fn change_spec(changes: Value) -> Value {
+    json!({"name": "change", "treatment": {"flags": changes}, "on_success": "promote",
+        "stages": [{"share": 0.25, "min": "5s"}], "kpi": {"success": "a = 1", "failure": "a = 2"}})
+}
+
+/// Guarantees: until it is promoted a change is in force for nobody but its treatment; then for all; a replay gives the same.
+#[test]
+fn a_change_on_trial_counts_when_it_is_promoted() {
+    let mut world = World::default();
+    world.run(put("f", plain("off"))).unwrap();
+    world.run(put("gone", plain("on"))).unwrap();
+    let changes = json!([{"put": {"key": "f", "definition": plain("on")}}, {"put": {"key": "new", "definition": plain("on")}},
+        {"delete": "gone"}, {"put_segment": {"key": "s", "definition": {"include": ["a"]}}}]);
+    for (end, promoted) in [(Phase::Stopped, false), (Phase::Promoted, true)] {
+        let id = world.start(change_spec(changes.clone()), 0).unwrap();
+        world.phase(id, Phase::Running { stage: 0 }).unwrap();
+        assert_eq!(world.state.flags()["f"].flag.default_variant(), Some("off"));
+        let served = world.state.served();
+        for key in ["f", "new", "gone"] {
+            assert_eq!(served.overlay(key).unwrap().experiment, id, "{key}");
+        }
+        assert!(served.flag("new").is_some_and(|flag| !flag.enabled()));
+        for change in [set("f", plain("off")), set("new", plain("off"))] {
+            assert_eq!(world.run(flags(vec![change])).unwrap_err().code, "under-experiment");
+        }
+        let segment = FlagChange::PutSegment { key: "s".into(), definition: json!({}) };
+        assert_eq!(world.run(flags(vec![segment])).unwrap_err().code, "under-experiment");
+        assert_eq!(world.start(rollout_of("f"), 0).unwrap_err().code, "target-busy");
+        world.phase(id, end).unwrap();
+        assert!(world.state.served().overlay("f").is_none());
+        assert_eq!(world.state.flags()["f"].flag.default_variant(), Some(if promoted { "on" } else { "off" }));
+        assert_eq!(world.state.flags().contains_key("new"), promoted);
+        assert_eq!(world.state.flags().contains_key("gone"), !promoted);
+        assert_eq!(world.state.segments().contains_key("s"), promoted);
+        let history = world.state.flag_history("f");
+        assert!(history.contains(&id.index()) && history.windows(2).all(|pair| pair[0] < pair[1]), "{history:?}");
+    }
+    let mut replayed = State::default();
+    world.log.iter().enumerate().for_each(|(i, bytes)| replayed.apply(i as u64, bytes));
+    assert_eq!(replayed.flag_set().digest(), world.state.flag_set().digest());
+    assert!(replayed.skipped().is_empty());
+}
+
+fn rollout_of(key: &str) -> Value {
+    let mut spec = rollout();
+    spec["treatment"]["flag"]["key"] = json!(key);
+    spec
+}
+
+/// Guarantees: a kill beats a change on trial, of a flag that it makes too; and nothing that a change needs is taken from under it.
+#[test]
+fn a_kill_beats_a_change_on_trial() {
+    let mut world = World::default();
+    world.run(put("f", plain("off"))).unwrap();
+    world.run(put("parent", plain("on"))).unwrap();
+    let child = json!({"variants": {"on": true, "off": false}, "on": true, "fallthrough": "on",
+        "prerequisites": [{"flag": "parent", "variants": ["on"]}]});
+    let changes =
+        json!([{"put": {"key": "f", "definition": plain("on")}}, {"put": {"key": "child", "definition": child}}]);
+    for key in ["child", "f"] {
+        let id = world.start(change_spec(changes.clone()), 0).unwrap();
+        world.phase(id, Phase::Running { stage: 0 }).unwrap();
+        let delete = flags(vec![FlagChange::Delete("parent".into())]);
+        assert_eq!(world.run(delete).unwrap_err().code, "under-experiment");
+        world.run(Command::FlagKill(key.into())).unwrap();
+        assert_eq!(world.state.cut(id), Some(key));
+        assert!(world.state.served().overlays().is_empty());
+        world.phase(id, Phase::Stopped).unwrap();
+        assert_eq!(world.state.cut(id), None);
+    }
+    assert!(!world.state.flags()["f"].flag.enabled());
+    assert_eq!(world.run(Command::FlagKill("nobody".into())).unwrap_err().code, "unknown-flag");
+}
+
+/// Guarantees: a second rollout on a flag takes from nobody what the first one promoted.
+#[test]
+fn what_was_promoted_stays_under_the_next_rollout() {
+    let mut world = World::default();
+    world.flag(json!({"if": [{"==": [{"var": "a"}, 1]}, "on", null]}));
+    let id = world.start(rollout(), 0).unwrap();
+    world.phase(id, Phase::Promoted).unwrap();
+    let everybody = |world: &World| {
+        let served = world.state.served();
+        (0..200)
+            .filter(|n| {
+                served.evaluate("player", &flags::Context::of(&format!("user-{n}")), at(0)).unwrap().variant
+                    == Some("on")
+            })
+            .count()
+    };
+    assert_eq!(everybody(&world), 200);
+    let mut second = rollout();
+    second["treatment"]["flag"]["variant"] = json!("off");
+    let id = world.start(second, 0).unwrap();
+    assert_eq!(everybody(&world), 200, "in warm-up");
+    world.phase(id, Phase::Running { stage: 0 }).unwrap();
+    assert!((150..200).contains(&everybody(&world)), "{}", everybody(&world));
 }

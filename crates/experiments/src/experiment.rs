@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use flags::Slice;
+use flags::{FlagChange, Slice};
 use vocab::{Id, Share, Timestamp};
 
 use crate::spec::{Spec, Treatment};
@@ -143,22 +143,19 @@ impl Experiment {
         self.harm_began_at.unwrap_or(self.started_at)
     }
 
-    /// The key that two experiments must not share while live: one change at a time per flag or route.
-    pub fn target(&self) -> String {
-        target(&self.spec.treatment)
-    }
-}
-
-pub(crate) fn target(treatment: &Treatment) -> String {
-    match treatment {
-        Treatment::Fault(fault) => format!("route {}", fault.route),
-        Treatment::Flag(change) => format!("flag {}", change.key),
+    /// What it changes: two live experiments never share one.
+    pub fn targets(&self) -> Vec<String> {
+        self.spec.treatment.targets()
     }
 }
 
 impl Treatment {
-    /// See [`Experiment::target`].
-    pub fn target(&self) -> String {
-        target(self)
+    /// See [`Experiment::targets`].
+    pub fn targets(&self) -> Vec<String> {
+        match self {
+            Treatment::Fault(fault) => vec![format!("route {}", fault.route)],
+            Treatment::Flag(change) => vec![format!("flag {}", change.key)],
+            Treatment::Flags(changes) => changes.iter().map(FlagChange::target).collect(),
+        }
     }
 }

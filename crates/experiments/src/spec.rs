@@ -1,5 +1,6 @@
 //! What a person asks for. Read from YAML or JSON; frozen in the audit log when the experiment starts.
 
+use flags::FlagChange;
 use rows::Filter;
 use serde::{Deserialize, Serialize};
 use vocab::{Millis, Name, Share};
@@ -67,7 +68,9 @@ pub enum Treatment {
     /// Something is broken on purpose.
     Fault(Fault),
     /// A flag serves another variant.
-    Flag(FlagChange),
+    Flag(VariantChange),
+    /// Flags and segments become what they say, all or nothing. Subjects whose answers that moves take part.
+    Flags(Vec<FlagChange>),
 }
 
 /// Breaks a route of the proxies.
@@ -87,7 +90,7 @@ pub struct Fault {
 /// Serves a variant to the slice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FlagChange {
+pub struct VariantChange {
     /// The flag.
     pub key: String,
     /// What treatment subjects get.
@@ -281,14 +284,17 @@ impl Spec {
                 );
             }
             Treatment::Flag(change) => {
-                check(
-                    self.on_success != OnSuccess::Promote || self.baseline_ratio <= 2,
-                    "baseline_ratio",
-                    "the proof that promotion needs holds for arms within 1 to 2: expected 1 or 2".into(),
-                );
                 check(!change.key.is_empty(), "treatment.flag.key", "expected a flag key".into());
             }
+            Treatment::Flags(changes) => {
+                check(!changes.is_empty(), "treatment.flags", "expected at least one change".into());
+            }
         }
+        check(
+            self.on_success != OnSuccess::Promote || self.baseline_ratio <= 2,
+            "baseline_ratio",
+            "the proof that promotion needs holds for arms within 1 to 2: expected 1 or 2".into(),
+        );
         findings
     }
 

@@ -223,7 +223,7 @@ fn no_data_is_held_then_expires_and_comes_back_with_data() {
 #[test]
 fn a_rollout_passes_its_stages_and_needs_proof_for_promotion() {
     let spec = spec(|s| {
-        s.treatment = Treatment::Flag(FlagChange { key: "player".into(), variant: "on".into() });
+        s.treatment = Treatment::Flag(VariantChange { key: "player".into(), variant: "on".into() });
         s.on_success = OnSuccess::Promote;
         s.stages = ["5%", "20%"].map(|p| Stage { share: Share::parse(p).unwrap(), min: Millis(5_000) }).to_vec();
     });

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use flags::{FlagSet, Overlay, Slice};
+use flags::{FlagSet, Overlay, Serves, Slice};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use openfeature::Snapshot;
@@ -145,7 +145,12 @@ mod views {
     fn an_experiment_goes_with_its_flag() {
         let hub = Hub::new(Default::default());
         let slice = Slice::new("layer", "arm", 0, Share::ALL, Share::ALL);
-        let overlay = Overlay { experiment: Id::new(Kind::Experiment, 1), slice, variant: "two".into() };
+        let overlay = Overlay {
+            experiment: Id::new(Kind::Experiment, 1),
+            slice,
+            serves: Serves::Variant("two".into()),
+            otherwise: None,
+        };
         let both = json!({"flags": {"a": {"state": "ENABLED", "variants": {"one": "1", "two": "2"}, "defaultVariant": "one"}}});
         let flags = FlagSet::parse(&both.to_string()).unwrap().with_overlays([("a".to_owned(), overlay)].into());
         hub.put(vec![Source { uri: "plane".into(), snapshot: Snapshot::new(flags, true) }]);

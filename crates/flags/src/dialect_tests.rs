@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use vocab::{Id, Kind, Share, Timestamp};
 
-use crate::{Bucketing, Context, ErrorCode, FlagSet, Overlay, Reason, Slice};
+use crate::{Bucketing, Context, ErrorCode, FlagSet, Overlay, Reason, Serves, Slice};
 
 const NOON: &str = "2026-12-01T12:00:00Z";
 
@@ -89,7 +89,8 @@ fn prerequisites_and_other_flags() {
     let overlay = Overlay {
         experiment: Id::new(Kind::Experiment, 1),
         slice: Slice::new("a", "b", 0, Share::ALL, Share::ALL),
-        variant: "on".into(),
+        serves: Serves::Variant("on".into()),
+        otherwise: None,
     };
     let set = set(document(flag(json!({})))).with_overlays(BTreeMap::from([("parent".to_owned(), overlay)]));
     assert_eq!(set.evaluate("f", &Context::of("u"), at(NOON)).unwrap().variant, Some("on"));
@@ -334,7 +335,8 @@ fn an_experiment_stands_behind_off_and_before_targets() {
     let overlay = Overlay {
         experiment: Id::new(Kind::Experiment, 1),
         slice: Slice::new("a", "b", 0, Share::ALL, Share::ALL),
-        variant: "on".into(),
+        serves: Serves::Variant("on".into()),
+        otherwise: None,
     };
     let with = |more: Value| one(more).with_overlays(BTreeMap::from([("f".to_owned(), overlay.clone())]));
     let targets = json!({"targets": [{"variant": "off", "subjects": ["u"]}]});

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use vocab::Timestamp;
+use vocab::{Id, Timestamp};
 
 use crate::bucket::Bucketing;
 use crate::clock::Clock;
-use crate::evaluate::Overlay;
+use crate::evaluate::{Overlay, Serves};
 use crate::fields::Findings;
 use crate::logic::Expr;
 use crate::model::{Model, Serve};
@@ -204,6 +204,11 @@ impl FlagSet {
         self.flags.get(key).or_else(|| self.helpers.get(key))
     }
 
+    /// All flags, those that are not served themselves too, in no order.
+    pub(crate) fn all_flags(&self) -> impl Iterator<Item = &Arc<Flag>> {
+        self.flags.values().chain(self.helpers.values())
+    }
+
     /// Puts one flag in, in place of one with its key.
     pub fn insert(&mut self, flag: Arc<Flag>) {
         self.flags.insert(flag.key.clone(), flag);
@@ -346,12 +351,20 @@ impl FlagSet {
         let mut clock = Clock::default();
         self.flags.values().chain(self.helpers.values()).for_each(|flag| clock.merge(&flag.clock));
         self.segments.values().for_each(|segment| segment.clock(&mut clock));
+        // One change stands in front of all the flags that it moves.
+        let mut last: Option<Id> = None;
+        for overlay in self.overlays.values().filter(|overlay| overlay.patch().is_some()) {
+            if last.replace(overlay.experiment) != Some(overlay.experiment) {
+                overlay.patch().iter().for_each(|patch| patch.clock(&mut clock));
+            }
+        }
         clock
     }
 
     /// When answers of this flag may change by themselves, through what it needs too.
     pub(crate) fn clock_of(&self, key: &str) -> Clock {
         let mut clock = Clock::default();
+        self.overlay(key).and_then(Overlay::patch).iter().for_each(|patch| patch.clock(&mut clock));
         let mut open: Vec<Node<'_>> = vec![(true, key)];
         let mut seen: Vec<Node<'_>> = Vec::new();
         while let Some(node) = open.pop() {
@@ -403,8 +416,12 @@ impl FlagSet {
     pub fn portable(&self, key: &str) -> Option<Value> {
         let flag = self.flags.get(key)?;
         // What an experiment promoted in front of the rules is what everybody gets.
-        let everybody = self.overlays.get(key).filter(|overlay| overlay.slice.is_everybody());
-        if let Some(place) = everybody.filter(|_| flag.enabled()).and_then(|overlay| flag.place_of(&overlay.variant)) {
+        let overlay = self.overlays.get(key).filter(|_| flag.enabled());
+        let variant = overlay.and_then(|overlay| match &overlay.serves {
+            Serves::Variant(variant) if overlay.slice.is_everybody() => Some(variant),
+            _ => overlay.otherwise.as_ref(),
+        });
+        if let Some(place) = variant.and_then(|variant| flag.place_of(variant)) {
             let variants: Map<String, Value> = flag.variants.iter().cloned().collect();
             return Some(serde_json::json!({"state": "ENABLED", "variants": variants,
                 "defaultVariant": flag.variants[place].0, "metadata": flag.metadata}));
@@ -708,6 +725,19 @@ impl Flag {
     pub fn risk(&self) -> &str {
         let said = if self.is_ours() { self.definition.get("risk") } else { self.metadata.get("risk") };
         said.and_then(Value::as_str).filter(|risk| crate::model::RISKS.contains(risk)).unwrap_or("medium")
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Flags and segments that decide along.
+    pub(crate) fn needs(&self) -> &(Vec<Box<str>>, Vec<Box<str>>) {
+        &self.needs
+    }
+
+    pub(crate) fn needs_any(&self) -> bool {
+        !self.needs.0.is_empty() || !self.needs.1.is_empty()
     }
 
     /// Flags that decide along.

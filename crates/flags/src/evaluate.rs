@@ -10,6 +10,8 @@ use crate::bucket::{Bucketing, Slice};
 use crate::context::Context;
 use crate::document::{Flag, FlagSet, Rules};
 use crate::logic::{Expr, Outcome, Scope, charge};
+use crate::patch::Patch;
+use crate::segment::Segment;
 
 /// How deep flags and segments may hang together.
 const DEPTH_MAX: u8 = 32;
@@ -104,7 +106,35 @@ pub struct Overlay {
     /// Who takes part.
     pub slice: Slice,
     /// What treatment subjects get.
-    pub variant: Arc<str>,
+    pub serves: Serves,
+    /// A variant that was promoted before and stands in front of the rules for everybody else.
+    pub otherwise: Option<Arc<str>>,
+}
+
+/// What an experiment serves to its treatment subjects.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Serves {
+    /// What the rules say, as to the baseline: the warm-up.
+    Rules,
+    /// A variant, whatever the rules say.
+    Variant(Arc<str>),
+    /// What the rules will say after a change of flags. Only subjects whose answer the change moves take part.
+    Change {
+        /// The change.
+        patch: Arc<Patch>,
+        /// Whether it is served; in the warm-up it only says who takes part.
+        on: bool,
+    },
+}
+
+impl Overlay {
+    /// The change that is served, if it is one.
+    pub(crate) fn patch(&self) -> Option<&Patch> {
+        match &self.serves {
+            Serves::Change { patch, .. } => Some(patch),
+            _ => None,
+        }
+    }
 }
 
 /// Steps of one explanation; what comes after is not told.
@@ -126,6 +156,8 @@ pub(crate) struct Scene<'a> {
     within: Option<(&'static str, &'a str)>,
     /// Where steps are noted, for explanations.
     steps: Option<&'a RefCell<Vec<Value>>>,
+    /// The experiment on a change whose side is chosen: the change, or without it.
+    side: Option<(Id, Option<&'a Patch>)>,
 }
 
 impl<'a> Scene<'a> {
@@ -156,8 +188,19 @@ impl<'a> Scene<'a> {
         Ok(Scene { depth: self.depth + 1, within: Some((kind, key)), ..*self })
     }
 
+    /// A flag that decides along, as the chosen side has it.
+    fn flag(&self, key: &str) -> Option<&'a Arc<Flag>> {
+        let patched = self.side.and_then(|(_, patch)| patch?.flags().get(key));
+        patched.or_else(|| self.set.and_then(|set| set.any_flag(key)))
+    }
+
+    fn segment(&self, key: &str) -> Option<&'a Arc<Segment>> {
+        let patched = self.side.and_then(|(_, patch)| patch?.segments().get(key));
+        patched.or_else(|| self.set.and_then(|set| set.segment(key)))
+    }
+
     pub(crate) fn in_segment(&self, key: &'a str) -> Result<bool, EvaluationError> {
-        match self.set.and_then(|set| set.segment(key)) {
+        match self.segment(key) {
             Some(segment) => segment.holds(&self.deeper("segment", key)?),
             None => Ok(false),
         }
@@ -165,9 +208,9 @@ impl<'a> Scene<'a> {
 
     /// Whether another flag is on and gives one of these variants.
     pub(crate) fn flag_gives(&self, key: &'a str, variants: &[Box<str>]) -> Result<bool, EvaluationError> {
-        let Some((set, flag)) = self.set.and_then(|set| Some((set, set.any_flag(key)?))) else { return Ok(false) };
+        let Some(flag) = self.flag(key) else { return Ok(false) };
         let scene = Scene { flag_key: &flag.key, bucketing: flag.bucketing, ..self.deeper("flag", key)? };
-        let found = flag.decide(&scene, set.overlay(key))?;
+        let found = flag.decide(&scene, self.set.and_then(|set| set.overlay(key)))?;
         Ok(found.reason != Reason::Disabled && found.variant.is_some_and(|name| variants.iter().any(|v| **v == *name)))
     }
 
@@ -248,6 +291,7 @@ impl FlagSet {
             budget,
             within: None,
             steps,
+            side: None,
         };
         flag.decide(&scene, self.overlay(key))
     }
@@ -259,7 +303,7 @@ impl Flag {
     pub fn evaluate<'a>(
         &'a self,
         context: &Context,
-        overlay: Option<&Overlay>,
+        overlay: Option<&'a Overlay>,
         now: Timestamp,
     ) -> Result<Evaluation<'a>, EvaluationError> {
         let bucketing = self.bucketing;
@@ -274,11 +318,27 @@ impl Flag {
             budget: &budget,
             within: None,
             steps: None,
+            side: None,
         };
         self.decide(&scene, overlay)
     }
 
-    fn decide<'a>(&'a self, scene: &Scene<'_>, overlay: Option<&Overlay>) -> Result<Evaluation<'a>, EvaluationError> {
+    fn decide<'a>(
+        &'a self,
+        scene: &Scene<'_>,
+        overlay: Option<&'a Overlay>,
+    ) -> Result<Evaluation<'a>, EvaluationError> {
+        let (overlay, promoted) = match overlay {
+            // The side is chosen. A change of a flag ends what was promoted in front of it.
+            Some(overlay) if scene.side.is_some_and(|(chosen, _)| chosen == overlay.experiment) => {
+                let changed =
+                    scene.side.is_some_and(|(_, patch)| patch.is_some_and(|p| p.flags().contains_key(&self.key)));
+                (None, overlay.otherwise.as_ref().filter(|_| !changed))
+            }
+            Some(overlay) if overlay.patch().is_some() => return self.decide_change(scene, overlay),
+            Some(overlay) => (Some(overlay), overlay.otherwise.as_ref()),
+            None => (None, None),
+        };
         let body = match &self.rules {
             Rules::Ours(model) => {
                 let body = model.body(scene.now);
@@ -298,11 +358,15 @@ impl Flag {
             if let Some(arm) = overlay.slice.arm(subject) {
                 experiment = Some((overlay.experiment, arm));
                 scene.trace(|| serde_json::json!({"experiment": overlay.experiment, "arm": arm.as_str()}));
-                let place = self.place_of(&overlay.variant);
-                if let (true, Some(place)) = (arm.is_treatment(), place) {
-                    return Ok(self.decision(Some(place), Reason::Split, experiment));
+                if let (true, Serves::Variant(variant)) = (arm.is_treatment(), &overlay.serves) {
+                    if let Some(place) = self.place_of(variant) {
+                        return Ok(self.decision(Some(place), Reason::Split, experiment));
+                    }
                 }
             }
+        }
+        if let Some(place) = promoted.and_then(|variant| self.place_of(variant)) {
+            return Ok(self.decision(Some(place), Reason::Split, experiment));
         }
         // A value that depends on the subject must not be cached for others.
         let uncached = |reason| if overlay.is_some() && reason == Reason::Static { Reason::Split } else { reason };
@@ -327,6 +391,44 @@ impl Flag {
             },
             Outcome::Failed(detail) => Err(broken(&self.key, &detail)),
         }
+    }
+
+    /// Decides without and with a change, and serves one of the two. Who gets the same either way takes no part: such subjects would
+    /// only water down what the experiment can see.
+    fn decide_change<'a>(&'a self, scene: &Scene<'_>, overlay: &'a Overlay) -> Result<Evaluation<'a>, EvaluationError> {
+        let Overlay { experiment, slice, serves: Serves::Change { patch, on }, .. } = overlay else {
+            return self.decide(scene, None);
+        };
+        let arm = scene.context.targeting_key().and_then(|subject| slice.arm(subject));
+        // Which answer it is depends on the subject: none may be cached for others.
+        let uncached = |found: Evaluation<'a>| match found.reason {
+            Reason::Static => Evaluation { reason: Reason::Split, ..found },
+            _ => found,
+        };
+        let serves_change = *on && arm.is_some_and(Arm::is_treatment);
+        let side = |changed: bool| {
+            let steps = scene.steps.filter(|_| changed == serves_change);
+            let scene = Scene { side: Some((*experiment, changed.then_some(&**patch))), steps, ..*scene };
+            match patch.flags().get(&self.key).filter(|_| changed) {
+                Some(flag) => flag.decide(&Scene { bucketing: flag.bucketing, ..scene }, Some(overlay)),
+                None => self.decide(&scene, Some(overlay)),
+            }
+        };
+        let Some(arm) = arm else { return side(false).map(uncached) };
+        scene.trace(|| serde_json::json!({"experiment": experiment, "arm": arm.as_str(), "change": on}));
+        let (without, with) = (side(false), side(true));
+        let answer = |found: &Result<Evaluation<'_>, EvaluationError>| {
+            found.as_ref().ok().map(|found| (found.variant.map(str::to_owned), found.value.cloned()))
+        };
+        let moved = answer(&without) != answer(&with);
+        let served = if serves_change { with } else { without };
+        if !moved {
+            return served.map(uncached);
+        }
+        // An error names no experiment, and without its failures an arm looks better than it is: no value says the same to clients.
+        let served =
+            served.unwrap_or(Evaluation { variant: None, value: None, reason: Reason::Default, experiment: None });
+        Ok(uncached(Evaluation { experiment: Some((*experiment, arm)), ..served }))
     }
 
     pub(crate) fn place_of(&self, variant: &str) -> Option<usize> {

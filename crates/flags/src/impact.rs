@@ -26,6 +26,8 @@ pub struct Impact {
     /// Whose variant changes at once, but for those in `safer`: now, or at a later moment by a schedule, a ramp or a rule that reads
     /// the time, whichever moves the most.
     pub changed: usize,
+    /// Those of them whose variant changes at once at a later moment, by itself.
+    pub later: usize,
     /// Who gets what the flag served when off before, or the code default, because the flag is off from now on.
     pub safer: usize,
     /// Whether what it does cannot be said: it reckons with the time in its own way, turns too often, or takes too long.
@@ -64,14 +66,15 @@ pub fn impact(before: &FlagSet, after: &FlagSet, subjects: &[impl Borrow<Context
             all
         };
         let unclear = changes.is_none();
-        let mut impact = Impact { key: key.to_owned(), subjects: looked_at, changed: 0, safer: 0, unclear };
+        let mut impact = Impact { key: key.to_owned(), subjects: looked_at, changed: 0, later: 0, safer: 0, unclear };
         let (was, is) = (serve(before, now), serve(after, now));
         impact.safer = moved(&was, &is).filter(|(_, will)| will.off).count();
         impact.changed = moved(&was, &is).filter(|(_, will)| !will.off).count();
         for (from, to) in changes.into_iter().flatten() {
             let (was, will) = (serve(after, from), serve(after, to));
-            impact.changed = impact.changed.max(moved(&was, &will).filter(|(_, will)| !will.off).count());
+            impact.later = impact.later.max(moved(&was, &will).filter(|(_, will)| !will.off).count());
         }
+        impact.changed = impact.changed.max(impact.later);
         impact.unclear |= steps > STEPS_MAX;
         impacts.push(impact);
     }

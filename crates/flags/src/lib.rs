@@ -4,7 +4,8 @@
 //! - [`FlagSet`] reads a document and says of each fault where it is; it holds flags, segments and experiments in front of flags;
 //! - [`Flag::evaluate`] decides for one context: variant, value, reason (OpenFeature terms);
 //! - [`bucket`] holds the bucketing generations as data, and [`Slice`], the sticky assignment of experiments;
-//! - an [`Overlay`] puts an experiment's treatment variant in front of a flag's own rules for the subjects of its slice.
+//! - an [`Overlay`] puts an experiment in front of a flag's own rules for the subjects of its slice: another variant, or the answer
+//!   after a change of flags ([`Patch`]).
 //!
 //! Pure: no clock (the time is an argument), no I/O, and nothing known of HTTP, experiments' state or storage.
 
@@ -22,6 +23,7 @@ mod impact;
 mod javascript;
 mod logic;
 mod model;
+mod patch;
 mod segment;
 mod semver;
 mod split;
@@ -30,11 +32,14 @@ pub use bucket::{BucketKey, Bucketing, Slice};
 pub use clock::Clock;
 pub use context::Context;
 pub use document::{DOCUMENT_BYTES_MAX, Finding, Flag, FlagSet};
-pub use evaluate::{ErrorCode, Evaluation, EvaluationError, Overlay, Reason};
+pub use evaluate::{ErrorCode, Evaluation, EvaluationError, Overlay, Reason, Serves};
 pub use impact::{Impact, impact};
+pub use patch::{FlagChange, Patch};
 pub use segment::Segment;
 
 #[cfg(test)]
 mod dialect_tests;
+#[cfg(test)]
+mod patch_tests;
 #[cfg(test)]
 mod tests;

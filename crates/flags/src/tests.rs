@@ -308,7 +308,8 @@ fn an_overlay_treats_its_slice_and_the_kill_switch_beats_it() {
     let flags = banner(json!({}));
     let flag = flags.flag("banner").unwrap();
     let experiment = Id::new(Kind::Experiment, 7);
-    let overlay = Overlay { experiment, slice: slice(1_000_000, 500_000), variant: "on".into() };
+    let overlay =
+        Overlay { experiment, slice: slice(1_000_000, 500_000), serves: Serves::Variant("on".into()), otherwise: None };
     let mut seen = [false; 2];
     for n in 0..50 {
         let subject = format!("user-{n}");

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use flags::{Clock, Context, ErrorCode, EvaluationError, FlagSet, Reason};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use vocab::Timestamp;
+use vocab::{Arm, Id, Timestamp};
 
 /// Flags and what stands in front of them, at one version.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +25,9 @@ pub struct Snapshot {
 pub trait Watcher: Send + Sync + std::fmt::Debug {
     /// One flag, or all (`key` is none), for a context; `known` is false if there is no such flag.
     fn evaluated(&self, key: Option<&str>, context: &Context, known: bool, now: Timestamp);
+
+    /// A subject that takes part in an experiment was served a variant, or the code default.
+    fn exposed(&self, key: &str, subject: &str, experiment: (Id, Arm), variant: Option<&str>);
 }
 
 /// What is worked out once.
@@ -135,6 +138,9 @@ impl Snapshot {
     /// Decides one flag without noting that somebody asked for it.
     pub fn decide(&self, key: &str, context: &Context, now: Timestamp) -> Result<Resolution<'_>, EvaluationError> {
         let evaluation = self.flags.evaluate(key, context, now)?;
+        if let (Some(watcher), Some(experiment)) = (&self.watcher, evaluation.experiment) {
+            watcher.exposed(key, context.targeting_key().unwrap_or_default(), experiment, evaluation.variant);
+        }
         let own = self.flags.flag(key).map(|flag| flag.metadata());
         let mut metadata: Map<String, Value> = own
             .into_iter()

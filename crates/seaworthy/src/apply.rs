@@ -168,11 +168,32 @@ async fn send(server: &Server, document: &Value, dry_run: bool, why: &Why) -> Re
         println!("{same} are the same already");
     }
     match answer["audit_index"].as_u64() {
+        _ if !answer["rollout"].is_null() => println!("{}", rollout(&answer)),
         Some(index) => println!("in force, audit index {index}"),
         None if rows.is_empty() => println!("nothing to do"),
         None => println!("a dry run: nothing was changed"),
     }
     Ok(0)
+}
+
+/// What to say of a change that is too much at once and becomes a rollout.
+pub fn rollout(answer: &Value) -> String {
+    let rollout = &answer["rollout"];
+    let shares = rollout["stages"].as_array().into_iter().flatten().map(|stage| {
+        let share = stage["share"].as_f64().unwrap_or_default() * 100.0;
+        format!("{} %", (share * 1e4).round() / 1e4)
+    });
+    let stages = shares.collect::<Vec<_>>().join(", ");
+    match rollout["id"].as_str() {
+        Some(id) => format!(
+            "too much at once: it is a rollout now, {id} ({}), watched and in stages of {stages} of users, then for all; see \
+             `seaworthy experiment show {id}`",
+            cell(&rollout["name"]),
+        ),
+        None => format!(
+            "too much at once: it would become a rollout, watched and in stages of {stages} of users, then for all"
+        ),
+    }
 }
 
 /// What a change does to the users seen lately, a line for each flag that moves somebody.

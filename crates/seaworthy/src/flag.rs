@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::apply::{Why, impact, parts};
+use crate::apply::{Why, impact, parts, rollout};
 use crate::client::{Client, Server, cell, document, escaped, table};
 use crate::flag_refs;
 
@@ -217,8 +217,12 @@ pub async fn run(args: Args) -> Result<u8> {
                     let key = cell(&step["key"]);
                     match step["action"].as_str() {
                         Some("same") => println!("{key} is the same already"),
+                        _ if !answer["rollout"].is_null() => println!("{key} is not changed yet"),
                         _ => println!("{key} is in force, audit index {}", cell(&answer["audit_index"])),
                     }
+                }
+                if !answer["rollout"].is_null() {
+                    println!("{}", rollout(&answer));
                 }
             }
             answer
@@ -319,14 +323,20 @@ pub async fn run(args: Args) -> Result<u8> {
             let answer = client.post(&guarded(&key, "/revive", &why), &json!({})).await?;
             if !args.server.json {
                 impact(&answer).iter().for_each(|line| println!("{line}"));
-                println!("{key} is as it was before, audit index {}", answer["audit_index"]);
+                match answer["rollout"].is_null() {
+                    true => println!("{key} is as it was before, audit index {}", answer["audit_index"]),
+                    false => println!("{}", rollout(&answer)),
+                }
             }
             answer
         }
         Command::Delete { key, why } => {
             let answer = client.call(Method::DELETE, &guarded(&key, "", &why), None).await?;
             if !args.server.json {
-                println!("{key} is gone, audit index {}", answer["audit_index"]);
+                match answer["rollout"].is_null() {
+                    true => println!("{key} is gone, audit index {}", answer["audit_index"]),
+                    false => println!("{}", rollout(&answer)),
+                }
             }
             answer
         }

@@ -11,6 +11,7 @@ mod experiment;
 mod flag;
 mod flag_refs;
 mod flagd_cmd;
+mod profile;
 mod proxy_cmd;
 mod query;
 mod serve;
@@ -39,6 +40,8 @@ enum Command {
     Demo(demo::Args),
     /// Make, show and switch off flags.
     Flag(flag::Args),
+    /// Say how changes of flags are watched that become rollouts by themselves.
+    Profile(profile::Args),
     /// Make flags and segments as documents say, all or nothing.
     Apply(apply::Args),
     /// Take over flags from LaunchDarkly, Unleash, GrowthBook, Flipt, GO Feature Flag or flagd.
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
             Command::Proxy(args) => proxy_cmd::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Flag(args) => flag::run(args).await,
+            Command::Profile(args) => profile::run(args).await,
             Command::Apply(args) => apply::run(args).await,
             Command::Import(args) => apply::import(args).await,
             Command::Flagd(args) => flagd_cmd::run(args).await,

@@ -26,10 +26,10 @@ use tokio_stream::wrappers::BroadcastStream;
 use tonic::codec::CompressionEncoding;
 use vocab::{Id, Millis, Timestamp};
 
-use crate::app::{App, entry_json, lock, now};
+use crate::app::{App, draw, entry_json, lock, now};
 use crate::ingest::{BODY_BYTES_MAX, Grpc, http_logs, http_traces, value_json};
 use crate::problem::Problem;
-use crate::{flags_api, proxies, view};
+use crate::{flags_api, profiles_api, proxies, view};
 
 pub(crate) type Shared = State<Arc<App>>;
 pub(crate) type Answer = Result<Response, Problem>;
@@ -66,6 +66,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/audit/{index}/proof", get(audit_proof))
         .route("/audit/{*path}", get(audit_file))
         .merge(flags_api::routes())
+        .merge(profiles_api::routes())
         .route("/api/v1/query", post(query))
         .route("/api/v1/compare", post(compare))
         .route("/api/v1/tokens", get(tokens).post(create_token))
@@ -143,11 +144,7 @@ async fn experiment(State(app): Shared, headers: HeaderMap, Path(id): Path<Strin
 async fn start(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
     let actor = app.authorize(&headers, Role::Operate)?;
     let spec: Spec = parse(&body)?;
-    let mut random = [0_u8; 20];
-    getrandom::fill(&mut random)
-        .map_err(|e| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-randomness", e.to_string(), "try again"))?;
-    let arm_salt = random[..16].iter().map(|b| format!("{b:02x}")).collect();
-    let offset = u32::from_le_bytes([random[16], random[17], random[18], random[19]]) % vocab::Share::WHOLE;
+    let (arm_salt, offset) = draw()?;
     blocking(move || {
         let why = spec.hypothesis.clone();
         let index = app.commit(Command::Start { spec: Box::new(spec), arm_salt, offset }, &actor, &why)?;

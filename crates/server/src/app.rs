@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use audit::{AppendError, Log};
 use auth::{Role, TokenHash};
+use control::guard::Jumps;
 use control::{Action, Command, Entry, FlagChange, State};
 use events::Store;
 use experiments::Treatment;
@@ -63,6 +64,29 @@ pub(crate) struct Emergency {
     tokens: BTreeSet<Id>,
     all: bool,
     spool: Vec<(Command, String, String)>,
+}
+
+/// A change of flags that is on record.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    /// The audit index; of a batch the last.
+    pub(crate) index: u64,
+    pub(crate) impacts: Vec<Impact>,
+    /// It was too much at once, and is a rollout now.
+    pub(crate) rollout: Option<Id>,
+}
+
+/// What a change does, and if that is too much at once: why, and the flags as they would be.
+pub(crate) type Judged = (Vec<Impact>, Option<(Jumps, FlagSet)>);
+
+/// The numbers of an experiment: the salt of its arms, and where to look for space first.
+pub(crate) fn draw() -> Result<(String, u32), Problem> {
+    let mut random = [0_u8; 20];
+    getrandom::fill(&mut random)
+        .map_err(|e| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-randomness", e.to_string(), "try again"))?;
+    let arm_salt = random[..16].iter().map(|b| format!("{b:02x}")).collect();
+    let offset = u32::from_le_bytes([random[16], random[17], random[18], random[19]]) % vocab::Share::WHOLE;
+    Ok((arm_salt, offset))
 }
 
 /// Everything the shell shares.
@@ -150,43 +174,53 @@ impl App {
     /// Decides, records, applies, publishes. Returns the audit index; of a batch the last.
     pub(crate) fn commit(&self, command: Command, actor: &str, reason: &str) -> Result<u64, Problem> {
         if let Command::Flags { changes, break_glass } = command {
-            return self.commit_flags(changes, break_glass, actor, reason).map(|(index, _)| index);
+            return self.commit_flags(changes, break_glass, actor, reason).map(|changed| changed.index);
         }
         let urgent = self.switch_off_first(&command);
         self.record(lock(&self.plane), command, urgent, actor, reason)
     }
 
-    /// The same for flags and segments, with what the change does to the subjects seen lately. Judging takes its time, so it is done
-    /// beside the plane, and counts if nothing has changed when the plane is ours.
+    /// The same for flags and segments, with what the change does to the subjects seen lately. What is too much at once becomes a
+    /// rollout. Judging takes its time, so it is done beside the plane, and counts if nothing has changed when the plane is ours.
     pub(crate) fn commit_flags(
         &self,
         changes: Vec<FlagChange>,
         break_glass: bool,
         actor: &str,
         reason: &str,
-    ) -> Result<(u64, Vec<Impact>), Problem> {
+    ) -> Result<Changed, Problem> {
         const BESIDE_MAX: usize = 3;
-        let command = Command::Flags { changes: changes.clone(), break_glass };
-        for _ in 0..BESIDE_MAX {
+        for beside in (0..=BESIDE_MAX).rev() {
+            // Others may change something all the time: the last time it is judged while nobody can.
+            let held = (beside == 0).then(|| lock(&self.plane));
             let state = self.state.load_full();
-            let impacts = self.judge(&state, &changes, break_glass)?;
-            let plane = lock(&self.plane);
-            if plane.state.size() == state.size() {
-                return self.record(plane, command, false, actor, reason).map(|index| (index, impacts));
+            let (impacts, jumps) = self.judge(&state, &changes)?;
+            let jumps = jumps.filter(|_| !break_glass && !self.dev);
+            let command = match jumps {
+                None => Command::Flags { changes: changes.clone(), break_glass },
+                Some((jumps, after)) => {
+                    let spec = Box::new(state.staged(changes.clone(), &jumps, &after, reason)?);
+                    let (arm_salt, offset) = draw()?;
+                    Command::Start { spec, arm_salt, offset }
+                }
+            };
+            let plane = held.unwrap_or_else(|| lock(&self.plane));
+            if plane.state.size() != state.size() {
+                continue;
             }
+            let became_rollout = matches!(command, Command::Start { .. });
+            let index = self.record(plane, command, false, actor, reason)?;
+            let rollout = became_rollout.then(|| Id::new(vocab::Kind::Experiment, index));
+            return Ok(Changed { index, impacts, rollout });
         }
-        // Others change something all the time: judged while nobody can.
-        let plane = lock(&self.plane);
-        let impacts = self.judge(&plane.state, &changes, break_glass)?;
-        self.record(plane, command, false, actor, reason).map(|index| (index, impacts))
+        Err(Problem::new(StatusCode::CONFLICT, "changed-meanwhile", "the flags change all the time", "try again"))
     }
 
-    fn judge(&self, state: &State, changes: &[FlagChange], break_glass: bool) -> Result<Vec<Impact>, Problem> {
+    /// What changes do, and what of that is too much at once, with the flags as they would be.
+    pub(crate) fn judge(&self, state: &State, changes: &[FlagChange]) -> Result<Judged, Problem> {
         let (before, after, impacts) = self.impacts(state, changes)?;
-        if !break_glass && !self.dev {
-            control::guard::judge(&impacts, &before, &after, &|key| self.recent.asked_lately(key, now()))?;
-        }
-        Ok(impacts)
+        let judged = control::guard::judge(&impacts, &before, &after, &|key| self.recent.asked_lately(key, now()));
+        Ok((impacts, judged.err().map(|jumps| (jumps, after))))
     }
 
     fn record(
@@ -225,21 +259,17 @@ impl App {
     }
 
     /// What changes of flags would do to the subjects seen lately: the flags before and after, and each flag's share.
-    pub(crate) fn impacts(
-        &self,
-        state: &State,
-        changes: &[FlagChange],
-    ) -> Result<(FlagSet, FlagSet, Vec<Impact>), Problem> {
+    fn impacts(&self, state: &State, changes: &[FlagChange]) -> Result<(FlagSet, FlagSet, Vec<Impact>), Problem> {
         let after = state.candidate(changes)?;
-        let before = state.flag_set().with_overlays(state.overlays());
-        let mut overlays = state.overlays();
+        let before = state.served();
+        let mut overlays = before.overlays().clone();
         // A change of a flag ends what an experiment promoted in front of it.
         for change in changes {
             if let FlagChange::Put { key, .. } | FlagChange::Delete(key) = change {
                 overlays.remove(key);
             }
         }
-        let after = after.with_overlays(overlays);
+        let after = state.with_announced(after).with_overlays(overlays);
         let impacts = flags::impact(&before, &after, &self.recent.contexts(now()), now());
         Ok((before, after, impacts))
     }
@@ -253,7 +283,7 @@ impl App {
         match command {
             Command::Halt => emergency.all = true,
             // Another key is refused, and must not be off when somebody makes it later.
-            Command::FlagKill(key) if state.flags().contains_key(key) => {
+            Command::FlagKill(key) if state.can_be_killed(key) => {
                 emergency.flags.insert(key.clone());
             }
             Command::Phase { id, transition }
@@ -351,9 +381,11 @@ impl App {
     pub(crate) fn publish(&self, state: &State) {
         let version = self.version.fetch_add(1, Ordering::SeqCst) + 1;
         let emergency = lock(&self.emergency);
-        let mut overlays = state.overlays();
-        overlays.retain(|_, overlay| !emergency.experiments.contains(&overlay.experiment));
-        let mut flags = state.flag_set();
+        let mut flags = state.served();
+        let mut overlays = flags.overlays().clone();
+        // Off means off: what an experiment serves goes with the flag that was killed.
+        let killed = emergency.flags.iter().filter_map(|key| overlays.get(key)).map(|overlay| overlay.experiment);
+        let off: BTreeSet<Id> = killed.chain(emergency.experiments.iter().copied()).collect();
         for key in &emergency.flags {
             let Some(flag) = flags.flag(key) else { continue };
             let off = flags::Flag::compile(key, &flag.killed(), &Default::default(), &Default::default());
@@ -361,6 +393,7 @@ impl App {
                 flags.insert(Arc::new(off));
             }
         }
+        overlays.retain(|_, overlay| !off.contains(&overlay.experiment));
         let experiments: Vec<Value> = state
             .live()
             .filter(|e| !emergency.all && !emergency.experiments.contains(&e.id))

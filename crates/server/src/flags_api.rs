@@ -10,14 +10,15 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use bytes::Bytes;
 use control::{Command, Entry, FlagChange, FlagRecord};
+use experiments::Spec;
 use flags::Context;
 use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use vocab::Timestamp;
+use vocab::{Id, Timestamp};
 
 use crate::api::{Answer, Shared, blocking, broken, parse, reason, time};
-use crate::app::{App, entry_json, lock, now};
+use crate::app::{App, Changed, entry_json, lock, now};
 use crate::problem::Problem;
 
 /// Entries of a history that one answer holds.
@@ -39,10 +40,9 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/export", get(export))
 }
 
-fn summary(app: &App, state: &control::State, key: &str, record: &FlagRecord) -> Value {
+fn summary(app: &App, experiments: &BTreeMap<String, Id>, key: &str, record: &FlagRecord) -> Value {
     let asked = app.recent.asked(key);
     let definition = record.flag.definition();
-    let experiment = state.live().find(|e| e.target() == format!("flag {key}")).map(|e| e.id);
     json!({
         "key": key, "state": if record.flag.enabled_at(now()) { "ENABLED" } else { "DISABLED" },
         "dialect": if record.flag.is_ours() { "seaworthy" } else { "flagd" },
@@ -50,7 +50,7 @@ fn summary(app: &App, state: &control::State, key: &str, record: &FlagRecord) ->
         "expires": definition.get("expires"), "tags": definition.get("tags"),
         "variants": definition["variants"], "default_variant": record.flag.default_variant(),
         "targeting": definition.get("targeting"), "has_rules": record.flag.has_rules(),
-        "risk": record.flag.risk(), "version": record.version, "experiment": experiment,
+        "risk": record.flag.risk(), "version": record.version, "experiment": experiments.get(key),
         "last_evaluated": asked.map(|asked| asked.last), "evaluations": asked.map_or(0, |asked| asked.count),
         "killed": record.before_kill.is_some(), "promoted": record.promoted.as_ref().map(|(_, v)| v.to_string()),
     })
@@ -64,7 +64,8 @@ fn unknown(key: &str) -> Problem {
 async fn list(State(app): Shared, headers: HeaderMap) -> Answer {
     app.authorize(&headers, Role::Read)?;
     let state = app.state.load();
-    let list: Vec<Value> = state.flags().iter().map(|(key, record)| summary(&app, &state, key, record)).collect();
+    let experiments = state.experiments_by_flag();
+    let list: Vec<Value> = state.flags().iter().map(|(key, record)| summary(&app, &experiments, key, record)).collect();
     Ok(Json(json!({"flags": list})).into_response())
 }
 
@@ -142,7 +143,7 @@ async fn one(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, Qu
             None => app.state.load_full(),
         };
         let record = state.flags().get(&key).ok_or_else(|| unknown(&key))?;
-        let mut answer = summary(&app, &state, &key, record);
+        let mut answer = summary(&app, &state.experiments_by_flag(), &key, record);
         answer["definition"] = record.flag.definition().clone();
         answer["at"] = json!(at);
         Ok(Json(answer).into_response())
@@ -161,10 +162,30 @@ struct Asked {
 
 async fn changed(app: Arc<App>, actor: String, changes: Vec<FlagChange>, asked: Asked) -> Answer {
     blocking(move || {
-        let (index, impacts) = app.commit_flags(changes, asked.break_glass, &actor, &asked.reason)?;
-        Ok(Json(json!({"audit_index": index, "impact": impact_json(&app, &impacts)})).into_response())
+        let changed = app.commit_flags(changes, asked.break_glass, &actor, &asked.reason)?;
+        Ok(changed_answer(&app, &changed, json!({})))
     })
     .await
+}
+
+/// A change is made (200), or is a rollout now that will make it (202).
+fn changed_answer(app: &App, changed: &Changed, mut answer: Value) -> Response {
+    answer["audit_index"] = json!(changed.index);
+    answer["impact"] = json!(impact_json(app, &changed.impacts));
+    answer["applied"] = json!(changed.rollout.is_none());
+    let status = match changed.rollout {
+        None => StatusCode::OK,
+        Some(id) => {
+            let state = app.state.load();
+            answer["rollout"] = state.experiment(&id.to_string()).map_or(Value::Null, |e| rollout_json(id, &e.spec));
+            StatusCode::ACCEPTED
+        }
+    };
+    (status, Json(answer)).into_response()
+}
+
+fn rollout_json(id: impl Serialize, spec: &Spec) -> Value {
+    json!({"id": id, "name": spec.name, "stages": spec.stages, "owner": spec.owner})
 }
 
 /// What a change does to subjects seen lately, flag by flag.
@@ -173,7 +194,8 @@ fn impact_json(app: &App, impacts: &[flags::Impact]) -> Vec<Value> {
     impacts
         .iter()
         .map(|impact| {
-            json!({"key": impact.key, "subjects": impact.subjects, "changed": impact.changed, "safer": impact.safer,
+            json!({"key": impact.key, "subjects": impact.subjects, "changed": impact.changed, "later": impact.later,
+                "safer": impact.safer,
                 "unclear": impact.unclear,
                 "asked_lately": app.recent.asked_lately(&impact.key, now)})
         })
@@ -250,7 +272,7 @@ async fn explain(State(app): Shared, headers: HeaderMap, Path(key): Path<String>
             Some(at) => {
                 let state = state_at(&app, at)?;
                 let version = state.flags().get(&key).map(|record| record.version);
-                (state.flag_set().with_overlays(state.overlays()), version, at)
+                (state.served(), version, at)
             }
         };
         if flags.flag(&key).is_none() {
@@ -365,23 +387,27 @@ async fn apply(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
             note("segment", &key, Some(&Value::Null), None);
             changes.push(FlagChange::DeleteSegment(key));
         }
-        let answered = |applied: bool, index: Option<u64>, impact: Vec<Value>, refusal: Value| {
-            let answer =
-                json!({"plan": plan, "applied": applied, "audit_index": index, "impact": impact, "refusal": refusal});
+        let nothing = |impact: Vec<Value>, refusal: Value, rollout: Value| {
+            let answer = json!({"plan": plan, "applied": false, "audit_index": null, "impact": impact, "refusal": refusal,
+                "rollout": rollout});
             Ok(Json(answer).into_response())
         };
         if changes.is_empty() {
-            return answered(false, None, Vec::new(), Value::Null);
+            return nothing(Vec::new(), Value::Null, Value::Null);
         }
         if asked.dry_run {
-            let (before, after, impacts) = app.impacts(&state, &changes)?;
+            let (impacts, jumps) = app.judge(&state, &changes)?;
             let impact = impact_json(&app, &impacts);
-            let asked_lately = |key: &str| app.recent.asked_lately(key, now());
-            let refusal = control::guard::judge(&impacts, &before, &after, &asked_lately).err().filter(|_| !app.dev);
-            return answered(false, None, impact, json!(refusal.map(|r| r.detail)));
+            let Some((jumps, after)) = jumps.filter(|_| !app.dev) else {
+                return nothing(impact, Value::Null, Value::Null);
+            };
+            return match state.staged(changes, &jumps, &after, &asked.reason) {
+                Ok(spec) => nothing(impact, Value::Null, rollout_json(Value::Null, &spec)),
+                Err(refusal) => nothing(impact, json!(format!("{}; {}", refusal.detail, refusal.remedy)), Value::Null),
+            };
         }
-        let (index, impacts) = app.commit_flags(changes, asked.break_glass, &actor, &asked.reason)?;
-        answered(true, Some(index), impact_json(&app, &impacts), Value::Null)
+        let changed = app.commit_flags(changes, asked.break_glass, &actor, &asked.reason)?;
+        Ok(changed_answer(&app, &changed, json!({"plan": plan, "refusal": null})))
     })
     .await
 }

@@ -7,6 +7,7 @@ use auth::Role;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use flags::Serves;
 use http::{HeaderMap, StatusCode, header};
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::LogsService;
 use opentelemetry_proto::tonic::collector::logs::v1::{
@@ -39,14 +40,17 @@ fn stamp_flag_exposure(app: &App, row: &mut Row) {
     let snapshot = app.flags.load();
     let Some(overlay) = snapshot.flags.overlay(key) else { return };
     let subject = names::SUBJECT_SOURCES.iter().rev().find_map(|name| row.text(name));
-    let Some(expected) = subject.and_then(|subject| overlay.slice.arm(subject)) else { return };
+    let Some(subject) = subject else { return };
     let reported = row.text("feature_flag.result.variant").or_else(|| row.text("feature_flag.variant"));
-    let treated = reported == Some(&*overlay.variant);
-    // In warm-up nobody is treated. A client that reports another variant than its subject should have proves nothing.
-    if overlay.variant.is_empty() || treated == expected.is_treatment() {
-        let (experiment, arm) = (overlay.experiment.to_string(), expected.as_str());
-        row.set(names::EXPERIMENT, experiment);
-        row.set(names::ARM, arm);
+    let arm = overlay.slice.arm(subject).filter(|arm| match &overlay.serves {
+        // In warm-up nobody is treated. A client that reports another variant than its subject should have proves nothing.
+        Serves::Rules => true,
+        Serves::Variant(variant) => (reported == Some(&**variant)) == arm.is_treatment(),
+        Serves::Change { .. } => app.recent.exposed.arm(overlay.experiment, key, subject, reported) == Some(*arm),
+    });
+    if let Some(arm) = arm {
+        row.set(names::EXPERIMENT, overlay.experiment.to_string());
+        row.set(names::ARM, arm.as_str());
         row.set(names::EXPOSURE, true);
     }
 }

@@ -51,9 +51,13 @@ impl From<auth::Denied> for Problem {
 impl From<control::Refusal> for Problem {
     fn from(refusal: control::Refusal) -> Problem {
         let status = match refusal.code {
-            "unknown-flag" | "unknown-segment" | "unknown-experiment" | "unknown-token" => StatusCode::NOT_FOUND,
+            "unknown-flag" | "unknown-segment" | "unknown-experiment" | "unknown-token" | "unknown-profile" => {
+                StatusCode::NOT_FOUND
+            }
             "invalid-flag" | "invalid-spec" | "unknown-variant" | "too-large" | "tangled-flags" | "named-twice"
-            | "nothing-to-do" | "reason-needed" | "too-many-changes" => StatusCode::UNPROCESSABLE_ENTITY,
+            | "nothing-to-do" | "reason-needed" | "too-many-changes" | "invalid-profile" => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             _ => StatusCode::CONFLICT,
         };
         Problem::new(status, refusal.code, refusal.detail, refusal.remedy)

@@ -9,9 +9,10 @@ use std::sync::Mutex;
 
 use flags::Context;
 use openfeature::Watcher;
-use vocab::{Millis, Timestamp};
+use vocab::{Arm, Id, Millis, Timestamp};
 
 use crate::app::lock;
+use crate::exposed::Exposed;
 
 /// Subjects that are remembered: enough to tell a share of 1 % from one of 2 %.
 const SUBJECTS_MAX: usize = 10_000;
@@ -49,11 +50,17 @@ struct Inner {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
+    /// Who takes part in experiments.
+    pub(crate) exposed: Exposed,
     inner: Mutex<Inner>,
     hasher: RandomState,
 }
 
 impl Watcher for Recent {
+    fn exposed(&self, key: &str, subject: &str, (experiment, arm): (Id, Arm), variant: Option<&str>) {
+        self.exposed.note(experiment, key, subject, arm, variant);
+    }
+
     fn evaluated(&self, key: Option<&str>, context: &Context, known: bool, now: Timestamp) {
         // An evaluation never waits for the one beside it: what is missed then is seen the next time.
         let Ok(mut guard) = self.inner.try_lock() else { return };

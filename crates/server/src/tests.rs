@@ -139,15 +139,27 @@ fn served(app: &App, key: &str, contexts: &[flags::Context]) -> Vec<(Option<Stri
     contexts.iter().map(one).collect()
 }
 
-/// Scenario: random edits of rules, defaults, segments, targets, deletions and batches of them, with users who are seen.
-/// Guarantees: no commit that is accepted moves more of them than the first step of the flag's risk, but to off; and each that is
+/// Scenario: random edits of rules, defaults, segments, targets, deletions and batches of them, with users who are seen; without and
+/// with a profile, by which what is too much at once becomes a rollout, in whatever stage it then is.
+/// Guarantees: nothing that is accepted moves more of them at once than the first step of the flag's risk, but to off; and what is
 /// refused changes nothing.
 #[test]
 fn no_side_door() {
+    for with_profile in [false, true] {
+        random_edits(with_profile);
+    }
+}
+
+fn random_edits(with_profile: bool) {
     let (_dir, app, _, _jobs) = plane();
+    if with_profile {
+        let definition = json!({"default": true, "kpi": {"success": "a = 1", "failure": "a = 2"}});
+        let name = vocab::Name::parse("plays").unwrap();
+        app.commit(Command::ProfilePut { name, definition }, "test", "").unwrap();
+    }
     let contexts = seen(&app, 400);
     let step = [("low", 0.25), ("medium", 0.10), ("high", 0.05), ("critical", 0.01)];
-    let (mut accepted, mut refused) = (0, 0);
+    let (mut accepted, mut refused, mut rollouts) = (0, 0, 0);
     let mut seed = 7_u64;
     let mut die = move |sides: u64| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -209,7 +221,7 @@ fn no_side_door() {
                 step.iter().find(|(name, _)| *name == risk).unwrap().1
             })
             .collect();
-        let outcome = app.commit(Command::Flags { changes: changes.clone(), break_glass: false }, "test", "");
+        let outcome = app.commit_flags(changes.clone(), false, "test", "");
         for ((key, (off, before)), risk) in keys.iter().zip(before).zip(risks) {
             let after = served(&app, key, &contexts);
             // Off is off as it was declared before, or the code default.
@@ -221,14 +233,44 @@ fn no_side_door() {
             }
         }
         match outcome {
-            Ok(_) => accepted += 1,
+            Ok(changed) => {
+                accepted += 1;
+                let Some(id) = changed.rollout else { continue };
+                rollouts += 1;
+                let before: Vec<_> = keys.iter().map(|key| served(&app, key, &contexts)).collect();
+                let phase = |to| {
+                    let transition = Transition { to, reason: "test".into(), verdict: None };
+                    app.commit(Command::Phase { id, transition }, "test", "").unwrap();
+                    keys.map(|key| served(&app, key, &contexts))
+                };
+                let risk_of = |key: &str| step.iter().find(|(name, _)| *name == key).map_or(0.10, |(_, share)| *share);
+                let risk = app.state.load().experiment(&id.to_string()).unwrap().spec.stages[0].share.fraction();
+                assert!(risk <= risk_of("low"));
+                for (was, will) in before.iter().zip(phase(Phase::Running { stage: 0 })) {
+                    let moved = was.iter().zip(&will).filter(|(was, will)| was.0 != will.0).count();
+                    // The share is that of all subjects, here of four hundred.
+                    assert!(moved as f64 / 400.0 <= risk + 0.06, "{moved} of 400 moved by the first stage of {risk}");
+                }
+                // Promoted it is in force, else it never was.
+                let promoted = die(2) == 0;
+                let after = phase(if promoted { Phase::Promoted } else { Phase::Completed });
+                // A flag that is on its way is off without a value; one that is not there gives the same.
+                let same = before
+                    .iter()
+                    .zip(&after)
+                    .all(|(was, will)| was.iter().zip(will).all(|(was, will)| was.0 == will.0));
+                assert!(promoted || same, "reverted, and yet changed");
+                assert!(!promoted || app.commit_flags(changes, false, "test", "").is_ok_and(|c| c.impacts.is_empty()));
+            }
             Err(problem) => {
-                assert!(["unwatched-change", "unknown-flag", "tangled-flags"].contains(&problem.code), "{problem:?}");
+                let codes = ["unwatched-change", "unknown-flag", "tangled-flags"];
+                assert!(codes.contains(&problem.code), "{problem:?}");
                 refused += 1;
             }
         }
     }
-    assert!(accepted > 20 && refused > 20, "{accepted} accepted, {refused} refused: the test says nothing");
+    let enough = accepted > 20 && refused > 20 && (rollouts > 20) == with_profile;
+    assert!(enough, "{accepted} accepted, {refused} refused, {rollouts} rollouts: the test says nothing");
 }
 
 /// Guarantees: the way past the guard needs a reason and leaves a review item; a flag that nobody asks for moves nobody; what

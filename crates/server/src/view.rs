@@ -77,6 +77,7 @@ fn with_tally(state: &State, e: &Experiment, tally: &Tally) -> Value {
             None => json!({"fault": {"route": f.route, "delay_ms": f.delay}}),
         },
         Treatment::Flag(c) => json!({"flag": {"key": c.key, "variant": c.variant}}),
+        Treatment::Flags(changes) => json!({"flags": changes}),
     };
     let (share, baseline) = match e.phase {
         Phase::Running { stage } | Phase::Held { stage } => {

@@ -87,6 +87,9 @@ fn turn(app: &Arc<App>, off_in: &mut HashMap<Id, u64>, proxies_are_known: bool) 
                 // A halt that was recorded but not carried out to the end: what it switched off stays off.
                 turn.next = Some(Turn::veto(experiment, tally, now, "halt"));
             }
+            if let Some(key) = state.cut(experiment.id) {
+                turn.next = Some(Turn::veto(experiment, tally, now, &format!("flag {key:?} was killed")));
+            }
             turn
         };
         let Some(transition) = turn.next else { continue };
