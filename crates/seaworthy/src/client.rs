@@ -141,13 +141,15 @@ impl Client {
         let whole = async {
             let response = self.http.request(request).await.map_err(|e| unreachable(e.to_string()))?;
             let status = response.status();
+            let media = response.headers().get("content-type").and_then(|media| media.to_str().ok());
+            let is_problem = media.is_some_and(|media| media.starts_with("application/problem+json"));
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            Ok::<_, Failure>((status, body.map_err(|e| unreachable(e.to_string()))?.to_bytes()))
+            Ok::<_, Failure>((status, is_problem, body.map_err(|e| unreachable(e.to_string()))?.to_bytes()))
         };
-        let (status, bytes) =
+        let (status, is_problem, bytes) =
             tokio::time::timeout(PATIENCE, whole).await.map_err(|_| unreachable("no answer within 30 s".into()))??;
-        // 202: it is off, but not on record yet; that is said, not passed over.
-        if status.is_success() && status != StatusCode::ACCEPTED {
+        // A problem may come with 202: it is off, but not on record yet; that is said, not passed over.
+        if status.is_success() && !is_problem {
             return Ok(bytes);
         }
         Err(Failure::Problem(status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)).into())

@@ -8,3 +8,4 @@ mod disk_full;
 mod flag_refs;
 mod flags;
 mod harness;
+mod rollouts;

@@ -1,0 +1,139 @@
+//! A change of a flag that is too much at once, from the command line to its end: as a rollout by itself, promoted or stopped.
+
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::harness::{BIN, alone, api, serve, until};
+
+const USERS: usize = 900;
+
+/// One log record of OTLP in JSON.
+fn record(name: &str, attributes: &[(&str, &str)]) -> Value {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos().to_string();
+    let attributes: Vec<Value> =
+        attributes.iter().map(|(key, value)| json!({"key": key, "value": {"stringValue": value}})).collect();
+    json!({"timeUnixNano": nanos, "eventName": name, "attributes": attributes})
+}
+
+fn send(address: &str, token: &str, records: Vec<Value>) {
+    let service = json!([{"key": "service.name", "value": {"stringValue": "shop"}}]);
+    let body = json!({"resourceLogs": [{"resource": {"attributes": service}, "scopeLogs": [{"logRecords": records}]}]});
+    let (status, answer) = api(address, token, "POST", "/v1/logs", &body);
+    assert_eq!(status, 200, "{answer}");
+}
+
+/// Scenario: 900 users ask for a flag, report what they got and whether checking out worked. An owner changes the flag for all of them,
+/// once to a colour that harms nobody, once to one with which nobody can check out.
+/// Guarantees: neither is in force at once; the first is promoted by itself, the second stopped by itself and never in force; both are
+/// in the flag's history.
+#[test]
+fn a_jump_is_rolled_out_by_itself_and_stops_itself() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(&dir.path().join("data"), "127.0.0.1:0");
+    let (address, token) = (server.address(), server.ready["admin_token"].as_str().unwrap().to_owned());
+    let tell = |words: &[&str]| -> String {
+        let url = format!("http://{address}");
+        let output =
+            Command::new(BIN).args(words).env("SEAWORTHY_URL", url).env("SEAWORTHY_TOKEN", &token).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let write = |name: &str, text: &str| -> String {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let flag = |colour: &str| {
+        let definition = json!({"variants": {"blue": "b", "green": "g", "red": "r"}, "on": true, "fallthrough": colour,
+            "owner": "checkout", "rules": [{"when": {"attr": "plan", "op": "in", "values": ["never"]}, "serve": "blue"}]});
+        write(&format!("{colour}.json"), &definition.to_string())
+    };
+    tell(&["flag", "put", &flag("blue"), "--key", "button"]);
+    let profile = "default: true\nowner: web\nkpi: {success: name = \"paid\", failure: name = \"not paid\"}\n\
+        stage_min: 1s\nwindow: 1s\nsettle: 500ms\nmin_subjects: 50\nmargin: 0.2\n\
+        warm_up: {min_exposures: 40, min: 1s, max: 60s}\nstages: [{share: 0.1, min: 1s}, {share: 0.5, min: 2s}]\n";
+    tell(&["profile", "put", "checkouts", &write("profile.yaml", profile)]);
+    assert!(tell(&["profile", "list"]).contains("for flags that name none"));
+
+    // Every user asks, reports what he got, and checks out or fails to.
+    let visit = |only: Option<usize>| -> Vec<String> {
+        let (mut records, mut got) = (Vec::new(), Vec::new());
+        for n in (0..USERS).filter(|n| only.is_none_or(|part| n % 10 == part)) {
+            let user = format!("user-{n}");
+            let body = json!({"context": {"targetingKey": user, "plan": "pro"}});
+            let (status, answer) = api(&address, &token, "POST", "/ofrep/v1/evaluate/flags/button", &body);
+            assert_eq!(status, 200, "{answer}");
+            let variant = answer["variant"].as_str().unwrap().to_owned();
+            let seen = [
+                ("feature_flag.key", "button"),
+                ("feature_flag.result.variant", &variant),
+                ("feature_flag.context.id", &user),
+            ];
+            records.push(record("feature_flag.evaluation", &seen));
+            // One in thirty fails anyway.
+            let paid = variant != "red" && (n / 10) % 30 != 7;
+            records.push(record(if paid { "paid" } else { "not paid" }, &[("user.id", &user)]));
+            got.push(variant);
+        }
+        send(&address, &token, records);
+        got
+    };
+    visit(None);
+    let show = |id: &str| api(&address, &token, "GET", &format!("/api/v1/experiments/{id}"), &Value::Null).1;
+    let put = |colour: &str| -> Value {
+        let answer = tell(&["flag", "put", &flag(colour), "--key", "button", "--reason", colour, "--json"]);
+        serde_json::from_str(&answer).unwrap()
+    };
+    let goes_on = |id: &str, most: f64| -> Value {
+        let mut part = 0;
+        until(90, "an end", || {
+            let got = visit(Some(part % 10));
+            part += 1;
+            let live = show(id);
+            let changed = got.iter().filter(|variant| *variant != "blue" && *variant != "green").count();
+            assert!(changed as f64 <= most * got.len() as f64, "{changed} of {} at once: {live}", got.len());
+            live["ended_at"].is_string().then_some(live)
+        })
+    };
+
+    let dry = tell(&[
+        "apply",
+        "-f",
+        &write(
+            "doc.json",
+            &json!({"flags": {"button": serde_json::from_str::<Value>(
+        &std::fs::read_to_string(flag("green")).unwrap()).unwrap()}})
+            .to_string(),
+        ),
+        "--dry-run",
+    ]);
+    assert!(dry.contains("it would become a rollout, watched and in stages of 10 %, 50 %"), "{dry}");
+    let changed = put("green");
+    assert_eq!((&changed["applied"], &changed["rollout"]["owner"]), (&false.into(), &"checkout".into()), "{changed}");
+    let id = changed["rollout"]["id"].as_str().unwrap();
+    assert_eq!(visit(Some(0)).iter().filter(|variant| *variant != "blue").count(), 0, "in force before it was watched");
+    let ended = goes_on(id, 0.0);
+    assert_eq!(ended["state"], "promoted", "{ended}");
+    assert!(visit(Some(0)).iter().all(|variant| variant == "green"));
+
+    let changed = put("red");
+    let id = changed["rollout"]["id"].as_str().unwrap();
+    let ended = goes_on(id, 0.75);
+    assert_eq!((&ended["state"], &ended["needs_ack"]), (&"stopped".into(), &true.into()), "{ended}");
+    assert!(visit(Some(0)).iter().all(|variant| variant == "green"), "stopped, and yet in force");
+    let history = tell(&["flag", "history", "button"]);
+    for word in ["flag.put", "experiment.start", "experiment.phase"] {
+        assert!(history.contains(word), "{word}: {history}");
+    }
+    // The same again waits for somebody who looked at it.
+    let again = Command::new(BIN)
+        .args(["flag", "put", &flag("red"), "--key", "button"])
+        .env("SEAWORTHY_URL", format!("http://{address}"))
+        .env("SEAWORTHY_TOKEN", &token)
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&again.stderr).contains("needs-ack"), "{again:?}");
+}
