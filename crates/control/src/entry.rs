@@ -148,6 +148,14 @@ pub enum Action {
         /// Which.
         id: Id,
     },
+    /// The person whose acceptance a rollout asks for said whether it works as wanted.
+    #[serde(rename = "experiment.accept")]
+    ExperimentAccept {
+        /// Which.
+        id: Id,
+        /// What he said.
+        as_wanted: bool,
+    },
     /// Every connected proxy confirmed that a treatment is off.
     #[serde(rename = "experiment.off-everywhere")]
     ExperimentOff {
@@ -250,9 +258,10 @@ impl Entry {
             Action::SegmentPut { key, .. } | Action::SegmentDelete { key } => format!("segment {key}"),
             Action::ProfilePut { name, .. } | Action::ProfileDelete { name } => format!("profile {name}"),
             Action::ExperimentStart { spec, .. } => format!("experiment {}", spec.name),
-            Action::ExperimentPhase { id, .. } | Action::ExperimentAck { id } | Action::ExperimentOff { id, .. } => {
-                id.to_string()
-            }
+            Action::ExperimentPhase { id, .. }
+            | Action::ExperimentAck { id }
+            | Action::ExperimentAccept { id, .. }
+            | Action::ExperimentOff { id, .. } => id.to_string(),
             Action::Halt | Action::Resume => "everything".to_owned(),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use auth::{Role, Token, TokenHash};
-use experiments::{Experiment, Phase, Profile, Spec, Transition, Treatment};
+use experiments::{Acceptance, Experiment, Phase, Profile, Spec, Transition, Treatment};
 use flags::{Flag, FlagChange, FlagSet, Patch, Segment};
 use serde_json::{Map, Value};
 use vocab::{Id, Kind, Name, Timestamp};
@@ -136,6 +136,13 @@ pub enum Command {
     },
     /// Acknowledge a stop.
     Ack(Id),
+    /// Say whether a rollout works as wanted, as the person it asks.
+    Accept {
+        /// Which.
+        id: Id,
+        /// What he says.
+        as_wanted: bool,
+    },
     /// Record that all proxies confirmed.
     OffEverywhere {
         /// Which.
@@ -287,6 +294,23 @@ impl State {
                 }
                 Action::ExperimentAck { id }
             }
+            Command::Accept { id, as_wanted } => {
+                let experiment = self.known_experiment(id)?;
+                let wanted = &experiment.spec.acceptance;
+                if wanted.is_empty() {
+                    let detail = format!("experiment {id} asks nobody for acceptance");
+                    return refuse("nothing-to-accept", detail, "nothing is left to do");
+                }
+                if !experiment.phase.is_live() {
+                    let detail = format!("experiment {id} is {} already", experiment.phase.as_str());
+                    return refuse("not-live", detail, "nothing is left to do");
+                }
+                if actor != format!("token:{wanted}") {
+                    let detail = format!("experiment {id} asks {wanted} for acceptance, not {actor}");
+                    return refuse("not-yours-to-accept", detail, format!("call with the token named {wanted}"));
+                }
+                Action::ExperimentAccept { id, as_wanted }
+            }
             Command::OffEverywhere { id, proxies } => Action::ExperimentOff { id, proxies, at: now.micros() },
             Command::Halt => Action::Halt,
             Command::Resume if self.halted => Action::Resume,
@@ -420,6 +444,7 @@ impl State {
                     harm_began_at: None,
                     ended_at: None,
                     acknowledged: false,
+                    acceptance: None,
                     verdict: None,
                     epoch: self.epoch,
                 };
@@ -431,6 +456,11 @@ impl State {
             Action::ExperimentAck { id } => {
                 if let Some(experiment) = self.experiments.get_mut(&id) {
                     experiment.acknowledged = true;
+                }
+            }
+            Action::ExperimentAccept { id, as_wanted } => {
+                if let Some(experiment) = self.experiments.get_mut(&id) {
+                    experiment.acceptance = Some(Acceptance { as_wanted, note: entry.reason, at });
                 }
             }
             Action::ExperimentOff { id, at, .. } => {

@@ -455,3 +455,24 @@ fn what_was_promoted_stays_under_the_next_rollout() {
     world.phase(id, Phase::Running { stage: 0 }).unwrap();
     assert!((150..200).contains(&everybody(&world)), "{}", everybody(&world));
 }
+
+/// Guarantees: only the person whom a rollout asks may accept it, while it is live.
+#[test]
+fn acceptance_is_one_persons() {
+    let mut world = World::default();
+    world.flag(json!({}));
+    let id = world.start(rollout(), 0).unwrap();
+    let accept = |id| Command::Accept { id, as_wanted: false };
+    assert_eq!(world.run(accept(id)).unwrap_err().code, "nothing-to-accept");
+    world.phase(id, Phase::Stopped).unwrap();
+    for (person, code) in [("bea", Some("not-yours-to-accept")), ("test", None)] {
+        let mut spec = rollout();
+        spec["acceptance"] = json!(person);
+        let id = world.start(spec, 0).unwrap();
+        assert_eq!(world.run(accept(id)).err().map(|refused| refused.code), code);
+        let said = world.state.experiment(&id.to_string()).unwrap().acceptance.clone();
+        assert_eq!(said.map(|said| (said.as_wanted, said.note)), code.is_none().then(|| (false, "because".into())));
+        world.phase(id, Phase::Completed).unwrap();
+        assert_eq!(world.run(accept(id)).unwrap_err().code, "not-live");
+    }
+}

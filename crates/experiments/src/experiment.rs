@@ -64,6 +64,17 @@ impl Phase {
     }
 }
 
+/// What a person says of a change that works as it was coded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acceptance {
+    /// It is what was wanted.
+    pub as_wanted: bool,
+    /// In words.
+    pub note: String,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// A started experiment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Experiment {
@@ -93,6 +104,8 @@ pub struct Experiment {
     pub ended_at: Option<Timestamp>,
     /// Whether a person acknowledged that it was stopped.
     pub acknowledged: bool,
+    /// What the person said whose acceptance it asks for.
+    pub acceptance: Option<Acceptance>,
     /// How it ended.
     pub verdict: Option<Verdict>,
     /// The epoch it was started in; a halt raises the epoch and ends all older ones.

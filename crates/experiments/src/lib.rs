@@ -18,7 +18,7 @@ mod step;
 mod tally;
 mod verdict;
 
-pub use experiment::{Experiment, Phase};
+pub use experiment::{Acceptance, Experiment, Phase};
 pub use plan::{Price, plan};
 pub use profile::Profile;
 pub use spec::{

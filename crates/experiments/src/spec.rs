@@ -59,6 +59,9 @@ pub struct Spec {
     /// What happens when all stages passed.
     #[serde(default)]
     pub on_success: OnSuccess,
+    /// Who has to say that it works as wanted before it is promoted: the name of a token. Empty asks nobody.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub acceptance: String,
 }
 
 /// The change.
@@ -257,6 +260,12 @@ impl Spec {
         check(self.warm_up.min_exposures >= 20, "warm_up.min_exposures", "expected at least 20".into());
         check(self.warm_up.max > self.warm_up.min, "warm_up.max", "expected more than warm_up.min".into());
         check(self.max_duration > Millis(0), "max_duration", "expected more than 0".into());
+        check(
+            self.acceptance.is_empty() || self.on_success == OnSuccess::Promote,
+            "acceptance",
+            "only what is promoted can be accepted: expected on_success promote".into(),
+        );
+        check(self.acceptance.len() <= 200, "acceptance", "expected at most 200 bytes".into());
         if self.owner.len() > 200 || self.hypothesis.len() > 4_000 || self.service.len() > 200 {
             check(false, "hypothesis", "owner, service or hypothesis is too long".into());
         }

@@ -138,6 +138,8 @@ pub fn step(experiment: &Experiment, tally: &Tally, now: Timestamp) -> Turn {
             } else if let Some(alarm) = alarm("validity") {
                 let why = format!("the numbers prove nothing: {}", alarm.detail);
                 ends(Phase::Invalid, Outcome::Invalid, Some(alarm), why)
+            } else if let Some(why) = not_wanted(experiment) {
+                ends(Phase::Completed, Outcome::NotWanted, None, why)
             } else if no_data(experiment, tally, now) {
                 let reason = "no subject was exposed lately: no data is never a pass".to_owned();
                 Some(Transition { to: Phase::Held { stage }, reason, verdict: None })
@@ -148,7 +150,9 @@ pub fn step(experiment: &Experiment, tally: &Tally, now: Timestamp) -> Turn {
             }
         }
         Phase::Held { stage } => {
-            if !no_data(experiment, tally, now) {
+            if let Some(why) = not_wanted(experiment) {
+                ends(Phase::Completed, Outcome::NotWanted, None, why)
+            } else if !no_data(experiment, tally, now) {
                 let reason = "data is back".to_owned();
                 Some(Transition { to: Phase::Running { stage }, reason, verdict: None })
             } else if in_phase >= HELD_MAX {
@@ -162,6 +166,14 @@ pub fn step(experiment: &Experiment, tally: &Tally, now: Timestamp) -> Turn {
         Phase::Promoted | Phase::Completed | Phase::Stopped | Phase::Invalid | Phase::Expired => None,
     };
     Turn { next, report: Report { guardrails, waiting_for } }
+}
+
+/// The person who was asked said that it is not what was wanted.
+fn not_wanted(experiment: &Experiment) -> Option<String> {
+    let said = experiment.acceptance.as_ref().filter(|said| !said.as_wanted)?;
+    let note: String = said.note.chars().take(1_000).collect();
+    let who = &experiment.spec.acceptance;
+    Some(format!("reverted: it works as coded, not as wanted, says {who}{}{note}", if note.is_empty() { "" } else { ": " }))
 }
 
 fn cuts_ready(experiment: &Experiment, tally: &Tally) -> bool {
@@ -215,6 +227,9 @@ fn progress(experiment: &Experiment, tally: &Tally, now: Timestamp, stage: usize
         );
     }
     let upper = tally.risk_difference_upper(spec.alpha);
+    if upper < spec.margin && !spec.acceptance.is_empty() && experiment.acceptance.is_none() {
+        return (None, format!("{} to say whether it works as wanted (`seaworthy experiment accept`)", spec.acceptance));
+    }
     if upper < spec.margin {
         return ends(
             Phase::Promoted,

@@ -41,6 +41,7 @@ fn experiment(spec: Spec, phase: Phase) -> Experiment {
         harm_began_at: running.then(|| at(0)),
         ended_at: None,
         acknowledged: false,
+        acceptance: None,
         verdict: None,
         epoch: 1,
     }
@@ -242,6 +243,19 @@ fn a_rollout_passes_its_stages_and_needs_proof_for_promotion() {
     tally.observe(exposure(999_999, Arm::Baseline, 299_999));
     let next = step(&running, &tally, at(300_000)).next.unwrap();
     assert_eq!(next.to, Phase::Promoted, "{}", next.reason);
+    // With all the proof there is, it waits for the person it asks; and ends when he says no, proof or not.
+    let asks = |said: Option<bool>| {
+        let note = "the button is too small".to_owned();
+        let acceptance = said.map(|as_wanted| Acceptance { as_wanted, note, at: at(1) });
+        let spec = Arc::new(Spec { acceptance: "bea".into(), ..spec.clone() });
+        step(&Experiment { spec, acceptance, ..running.clone() }, &tally, at(300_000))
+    };
+    let turn = asks(None);
+    assert!(turn.next.is_none() && turn.report.waiting_for.starts_with("bea to say"), "{turn:?}");
+    assert_eq!(asks(Some(true)).next.unwrap().to, Phase::Promoted);
+    let next = asks(Some(false)).next.unwrap();
+    assert_eq!((next.to, next.verdict.unwrap().outcome), (Phase::Completed, Outcome::NotWanted));
+    assert!(next.reason.contains("not as wanted, says bea: the button"), "{}", next.reason);
 }
 
 /// Guarantees: a checkpoint taken at any moment and the batches after it lead to the same evidence as no restart at all.

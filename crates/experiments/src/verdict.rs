@@ -21,6 +21,8 @@ pub enum Outcome {
     Promoted,
     /// It ended without an answer and was reverted.
     Inconclusive,
+    /// It works as coded, not as wanted, and was reverted.
+    NotWanted,
 }
 
 /// The decision and its numbers.

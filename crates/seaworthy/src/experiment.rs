@@ -55,6 +55,17 @@ enum Command {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Say whether a rollout that asks you works as wanted; if not, it is reverted.
+    Accept {
+        /// Its id or name.
+        id: String,
+        /// It works as coded, not as wanted.
+        #[arg(long)]
+        not_as_wanted: bool,
+        /// In words.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
     /// Every fault is off, now, and none can start; flag rollouts go on.
     Halt {
         /// Why.
@@ -149,6 +160,17 @@ pub async fn run(args: Args) -> Result<u8> {
         }
         Command::Stop { id, reason } => shown(&client, &path(&id, "/stop"), &reason, json).await,
         Command::Ack { id, reason } => shown(&client, &path(&id, "/ack"), &reason, json).await,
+        Command::Accept { id, not_as_wanted, reason } => {
+            let body = json!({"as_wanted": !not_as_wanted, "reason": reason});
+            let answer = client.post(&path(&id, "/accept"), &body).await?;
+            if json {
+                println!("{answer}");
+            } else {
+                let said = if not_as_wanted { "not as wanted: it is reverted" } else { "as wanted" };
+                println!("{id} is on record as {said}");
+            }
+            Ok(0)
+        }
         Command::Halt { reason } => {
             let answer = client.post("/api/v1/halt", &json!({"reason": reason})).await?;
             println!(

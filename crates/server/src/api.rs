@@ -58,6 +58,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/experiments/{id}", get(experiment))
         .route("/api/v1/experiments/{id}/stop", post(stop))
         .route("/api/v1/experiments/{id}/ack", post(ack))
+        .route("/api/v1/experiments/{id}/accept", post(accept))
         .route("/api/v1/experiments/{id}/timeline", get(timeline))
         .route("/api/v1/experiments/{id}/comparison", get(comparison))
         .route("/api/v1/halt", post(halt))
@@ -233,6 +234,28 @@ async fn ack(State(app): Shared, headers: HeaderMap, Path(id): Path<String>, bod
     blocking(move || {
         let experiment = find(&app, &id)?;
         app.commit(Command::Ack(experiment.id), &actor, &reason)?;
+        let state = app.state.load_full();
+        Ok(Json(view::experiment(&app, &state, &find(&app, &id)?)).into_response())
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Accepted {
+    as_wanted: bool,
+    #[serde(default)]
+    reason: String,
+}
+
+/// Whoever is asked may be no engineer: it takes a token that may read, and bears his name.
+async fn accept(State(app): Shared, headers: HeaderMap, Path(id): Path<String>, body: Bytes) -> Answer {
+    let actor = app.authorize(&headers, Role::Read)?;
+    let said: Accepted = parse(&body)?;
+    blocking(move || {
+        let experiment = find(&app, &id)?;
+        let command = Command::Accept { id: experiment.id, as_wanted: said.as_wanted };
+        app.commit(command, &actor, &said.reason)?;
         let state = app.state.load_full();
         Ok(Json(view::experiment(&app, &state, &find(&app, &id)?)).into_response())
     })

@@ -58,6 +58,7 @@ impl From<control::Refusal> for Problem {
             | "nothing-to-do" | "reason-needed" | "too-many-changes" | "invalid-profile" => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
+            "not-yours-to-accept" => StatusCode::FORBIDDEN,
             _ => StatusCode::CONFLICT,
         };
         Problem::new(status, refusal.code, refusal.detail, refusal.remedy)

@@ -128,6 +128,10 @@ fn with_tally(state: &State, e: &Experiment, tally: &Tally) -> Value {
         "arms": {"treatment": arm(Arm::Treatment), "baseline": arm(Arm::Baseline)}, "guardrails": guardrails,
         "rate_ratio": {"lower": bounds.lower, "upper": if bounds.upper.is_finite() { json!(bounds.upper) } else { Value::Null }, "confidence": 0.95},
         "audit_index": e.id.index(), "verdict": verdict,
+        "acceptance": if spec.acceptance.is_empty() { Value::Null } else {
+            let said = e.acceptance.as_ref();
+            json!({"by": spec.acceptance, "as_wanted": said.map(|s| s.as_wanted), "note": said.map(|s| &s.note), "at": said.map(|s| s.at)})
+        },
     })
 }
 

@@ -110,6 +110,7 @@ pub fn run(world: World, alpha: f64, seed: u64) -> Ending {
         harm_began_at: Some(Timestamp::from_nanos(start)),
         ended_at: None,
         acknowledged: false,
+        acceptance: None,
         verdict: None,
         epoch: 0,
     };
