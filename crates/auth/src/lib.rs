@@ -2,6 +2,10 @@
 //!
 //! A token reads `sw_<43 characters of base62>`; stored is only its SHA-256, since 256 random bits need no slow hash.
 
+mod preview;
+
+pub use preview::{preview_text, read_preview};
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vocab::Timestamp;

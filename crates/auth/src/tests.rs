@@ -28,3 +28,22 @@ fn tokens_hash_and_never_show() {
     assert_eq!(TokenHash::from_hex("zz"), None);
     assert_eq!(format!("{hash:?}"), "TokenHash(…)");
 }
+
+#[test]
+fn a_preview_link_counts_as_it_was_signed_until_it_ends() {
+    use vocab::{Id, Kind};
+    let (key, id, ends) = ([7; 32], Id::new(Kind::Preview, 44), Timestamp::from_micros(5_000));
+    let text = preview_text(&key, id, ends);
+    let before = Timestamp::from_micros(4_999);
+    assert_eq!(read_preview(&key, &text, before), Some(id));
+    assert_eq!(read_preview(&key, &text, ends), None, "ended");
+    assert_eq!(read_preview(&[8; 32], &text, before), None, "signed by somebody else");
+    for place in 0..text.len() {
+        let mut changed = text.clone().into_bytes();
+        changed[place] = if changed[place] == b'1' { b'2' } else { b'1' };
+        assert_eq!(read_preview(&key, &String::from_utf8(changed).unwrap(), before), None, "changed at {place}");
+    }
+    for other in ["", "swp_", &text[..text.len() - 1], &format!("{text}0"), "swp_é", &text.to_uppercase()] {
+        assert_eq!(read_preview(&key, other, before), None, "{other}");
+    }
+}

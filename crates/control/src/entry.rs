@@ -119,6 +119,33 @@ pub enum Action {
         /// Which.
         name: String,
     },
+    /// One person gets one variant, for a while.
+    #[serde(rename = "preview.create")]
+    PreviewCreate {
+        /// Of which flag.
+        flag: String,
+        /// Which variant.
+        variant: String,
+        /// Who, as a pseudonym; none is whoever uses it first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subject: Option<String>,
+        /// Microseconds since 1970.
+        ends: i64,
+    },
+    /// A preview was used for the first time, by this subject.
+    #[serde(rename = "preview.bind")]
+    PreviewBind {
+        /// Which.
+        id: Id,
+        /// A pseudonym.
+        subject: String,
+    },
+    /// A preview counts no more.
+    #[serde(rename = "preview.revoke")]
+    PreviewRevoke {
+        /// Which.
+        id: Id,
+    },
     /// An experiment was started.
     #[serde(rename = "experiment.start")]
     ExperimentStart {
@@ -258,6 +285,8 @@ impl Entry {
             Action::SegmentPut { key, .. } | Action::SegmentDelete { key } => format!("segment {key}"),
             Action::ProfilePut { name, .. } | Action::ProfileDelete { name } => format!("profile {name}"),
             Action::ExperimentStart { spec, .. } => format!("experiment {}", spec.name),
+            Action::PreviewCreate { flag, .. } => format!("flag {flag}"),
+            Action::PreviewBind { id, .. } | Action::PreviewRevoke { id } => id.to_string(),
             Action::ExperimentPhase { id, .. }
             | Action::ExperimentAck { id }
             | Action::ExperimentAccept { id, .. }

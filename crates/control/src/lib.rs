@@ -13,7 +13,7 @@ mod state;
 
 pub use entry::{Action, Batch, ENTRY_BYTES_MAX, Entry, PhaseRecord};
 pub use flags::FlagChange;
-pub use state::{Command, FlagRecord, ProfileRecord, Refusal, SegmentRecord, State, TokenRecord};
+pub use state::{Command, FlagRecord, Preview, ProfileRecord, Refusal, SegmentRecord, State, TokenRecord};
 
 #[cfg(test)]
 mod tests;

@@ -7,12 +7,15 @@ use auth::{Role, Token, TokenHash};
 use experiments::{Acceptance, Experiment, Phase, Profile, Spec, Transition, Treatment};
 use flags::{Flag, FlagChange, FlagSet, Patch, Segment};
 use serde_json::{Map, Value};
-use vocab::{Id, Kind, Name, Timestamp};
+use vocab::{Id, Kind, Name, Pseudonym, Timestamp};
 
 use crate::entry::{Action, Batch, ENTRY_BYTES_MAX, Entry};
 
 mod admission;
 mod changes;
+mod previews;
+
+pub use previews::Preview;
 
 /// Audit indexes kept for each flag; older ones are in the log.
 const HISTORY_MAX: usize = 1_000;
@@ -71,6 +74,7 @@ pub struct State {
     /// Entries of a batch whose last is not there yet.
     pending: Vec<(u64, Entry)>,
     profiles: BTreeMap<String, ProfileRecord>,
+    previews: BTreeMap<Id, Preview>,
     experiments: BTreeMap<Id, Experiment>,
     /// What live experiments on changes of flags will make of them.
     patches: BTreeMap<Id, Arc<Patch>>,
@@ -118,6 +122,26 @@ pub enum Command {
     },
     /// Remove a rollout profile.
     ProfileDelete(String),
+    /// Put one person on one variant, for a while.
+    PreviewCreate {
+        /// Of which flag.
+        flag: String,
+        /// Which variant.
+        variant: String,
+        /// Who; none is whoever uses it first.
+        subject: Option<Pseudonym>,
+        /// It counts until then.
+        ends: Timestamp,
+    },
+    /// Somebody used a preview for the first time.
+    PreviewBind {
+        /// Which.
+        id: Id,
+        /// Who.
+        subject: Pseudonym,
+    },
+    /// End a preview.
+    PreviewRevoke(Id),
     /// Start an experiment; the shell draws the numbers.
     Start {
         /// What.
@@ -268,6 +292,19 @@ impl State {
                     );
                 }
             },
+            Command::PreviewCreate { flag, variant, subject, ends } => {
+                self.create_preview(flag, variant, subject, ends, now)?
+            }
+            Command::PreviewBind { id, subject } => match self.known_preview(id)?.subject {
+                None => Action::PreviewBind { id, subject: subject.to_string() },
+                Some(_) => {
+                    return refuse("already-bound", format!("preview {id} is somebody's"), "nothing is left to do");
+                }
+            },
+            Command::PreviewRevoke(id) => {
+                self.known_preview(id)?;
+                Action::PreviewRevoke { id }
+            }
             Command::Start { spec, arm_salt, offset } => self.start(spec, arm_salt, offset, now)?,
             Command::Phase { id, transition } => {
                 let experiment = self.known_experiment(id)?;
@@ -407,7 +444,8 @@ impl State {
                 if let Some(record) = self.flags.get_mut(&key) {
                     record.before_kill.get_or_insert_with(|| record.flag.clone());
                 }
-                // Off means off: what an experiment serves goes with it.
+                // Off means off: previews and what an experiment serves go with it.
+                self.previews.retain(|_, preview| preview.flag != key);
                 let on_it = self.experiments_by_flag().remove(&key);
                 self.cut.extend(on_it.map(|id| (id, key.clone())));
                 self.redefine(&key, index, Flag::killed);
@@ -420,6 +458,11 @@ impl State {
             },
             Action::ProfileDelete { name } => {
                 self.profiles.remove(&name);
+            }
+            action @ Action::PreviewCreate { .. } => self.add_preview(index, at, entry.actor, action),
+            Action::PreviewBind { id, subject } => self.bind_preview(id, &subject),
+            Action::PreviewRevoke { id } => {
+                self.previews.remove(&id);
             }
             Action::ExperimentStart { spec, arm_salt, layer_salt, offset } => {
                 let id = Id::new(Kind::Experiment, index);

@@ -300,7 +300,7 @@ impl Spec {
             }
         }
         check(
-            self.on_success != OnSuccess::Promote || self.baseline_ratio <= 2,
+            self.harms() || self.on_success != OnSuccess::Promote || self.baseline_ratio <= 2,
             "baseline_ratio",
             "the proof that promotion needs holds for arms within 1 to 2: expected 1 or 2".into(),
         );

@@ -173,7 +173,10 @@ fn not_wanted(experiment: &Experiment) -> Option<String> {
     let said = experiment.acceptance.as_ref().filter(|said| !said.as_wanted)?;
     let note: String = said.note.chars().take(1_000).collect();
     let who = &experiment.spec.acceptance;
-    Some(format!("reverted: it works as coded, not as wanted, says {who}{}{note}", if note.is_empty() { "" } else { ": " }))
+    Some(format!(
+        "reverted: it works as coded, not as wanted, says {who}{}{note}",
+        if note.is_empty() { "" } else { ": " }
+    ))
 }
 
 fn cuts_ready(experiment: &Experiment, tally: &Tally) -> bool {
@@ -228,7 +231,10 @@ fn progress(experiment: &Experiment, tally: &Tally, now: Timestamp, stage: usize
     }
     let upper = tally.risk_difference_upper(spec.alpha);
     if upper < spec.margin && !spec.acceptance.is_empty() && experiment.acceptance.is_none() {
-        return (None, format!("{} to say whether it works as wanted (`seaworthy experiment accept`)", spec.acceptance));
+        return (
+            None,
+            format!("{} to say whether it works as wanted (`seaworthy experiment accept`)", spec.acceptance),
+        );
     }
     if upper < spec.margin {
         return ends(

@@ -200,6 +200,8 @@ fn build(selector: &Selector, version: u64, all: &[Source]) -> View {
     };
     let flags = FlagSet::of(chosen.into_values().map(|(_, flag)| flag.clone()), set_metadata).with_helpers(helpers);
     let watcher = all.iter().find_map(|source| source.snapshot.watcher());
-    let snapshot = Snapshot::new(flags.with_segments(segments).with_overlays(overlays), telemetry).watched(watcher);
+    let previews = all.iter().find_map(|source| source.snapshot.previews());
+    let snapshot = Snapshot::new(flags.with_segments(segments).with_overlays(overlays), telemetry);
+    let snapshot = snapshot.watched(watcher).previewed(previews);
     View { snapshot, version, document: document.to_string().into(), sources }
 }

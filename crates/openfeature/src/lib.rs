@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use flags::{Clock, Context, ErrorCode, EvaluationError, FlagSet, Reason};
+use flags::{Clock, Context, ErrorCode, Evaluation, EvaluationError, FlagSet, Reason};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use vocab::{Arm, Id, Timestamp};
@@ -19,6 +19,7 @@ pub struct Snapshot {
     pub telemetry: bool,
     summary: OnceLock<Summary>,
     watcher: Option<Arc<dyn Watcher>>,
+    previews: Option<Arc<dyn Previews>>,
 }
 
 /// Who wants to know what is evaluated. It must be quick: it is asked on every evaluation.
@@ -28,6 +29,15 @@ pub trait Watcher: Send + Sync + std::fmt::Debug {
 
     /// A subject that takes part in an experiment was served a variant, or the code default.
     fn exposed(&self, key: &str, subject: &str, experiment: (Id, Arm), variant: Option<&str>);
+}
+
+/// The attribute of a context that carries a preview link's text.
+pub const PREVIEW: &str = "sw-preview";
+
+/// Knows previews: one person on one variant, for a while.
+pub trait Previews: Send + Sync + std::fmt::Debug {
+    /// The preview that a text names, and its variant, if it is of this flag and counts for this subject.
+    fn variant(&self, text: &str, flag: &str, subject: &str, now: Timestamp) -> Option<(Id, Arc<str>)>;
 }
 
 /// What is worked out once.
@@ -87,13 +97,24 @@ pub struct Resolution<'a> {
 impl Snapshot {
     /// Flags and experiments in front of them; with `telemetry`, evaluations say what a telemetry hook needs.
     pub fn new(flags: FlagSet, telemetry: bool) -> Snapshot {
-        Snapshot { flags, telemetry, summary: OnceLock::new(), watcher: None }
+        Snapshot { flags, telemetry, summary: OnceLock::new(), watcher: None, previews: None }
     }
 
     /// With somebody who wants to know.
     #[must_use]
     pub fn watched(self, watcher: Option<Arc<dyn Watcher>>) -> Snapshot {
         Snapshot { watcher, ..self }
+    }
+
+    /// With previews.
+    #[must_use]
+    pub fn previewed(self, previews: Option<Arc<dyn Previews>>) -> Snapshot {
+        Snapshot { previews, ..self }
+    }
+
+    /// Who knows previews.
+    pub fn previews(&self) -> Option<Arc<dyn Previews>> {
+        self.previews.clone()
     }
 
     /// Who wants to know.
@@ -137,7 +158,11 @@ impl Snapshot {
 
     /// Decides one flag without noting that somebody asked for it.
     pub fn decide(&self, key: &str, context: &Context, now: Timestamp) -> Result<Resolution<'_>, EvaluationError> {
-        let evaluation = self.flags.evaluate(key, context, now)?;
+        let preview = self.preview(key, context, now);
+        let evaluation = match &preview {
+            Some((_, found)) => found.clone(),
+            None => self.flags.evaluate(key, context, now)?,
+        };
         if let (Some(watcher), Some(experiment)) = (&self.watcher, evaluation.experiment) {
             watcher.exposed(key, context.targeting_key().unwrap_or_default(), experiment, evaluation.variant);
         }
@@ -157,9 +182,21 @@ impl Snapshot {
                 metadata.insert("experimentArm".into(), json!(arm.as_str()));
                 metadata.insert("bucketing".into(), json!("native-1"));
             }
+            if let Some((id, _)) = preview {
+                metadata.insert("previewId".into(), json!(id.to_string()));
+            }
             metadata.insert("version".into(), json!(&self.digest()[..12]));
         }
         Ok(Resolution { value: evaluation.value, variant: evaluation.variant, reason: evaluation.reason, metadata })
+    }
+
+    /// What a preview link gives: its variant, whether or not the flag is on, and no part in an experiment.
+    fn preview(&self, key: &str, context: &Context, now: Timestamp) -> Option<(Id, Evaluation<'_>)> {
+        let text = context.attributes().get(PREVIEW)?.as_str()?;
+        let (id, variant) = self.previews.as_ref()?.variant(text, key, context.targeting_key()?, now)?;
+        let (name, value) = self.flags.flag(key)?.variants().iter().find(|(name, _)| **name == *variant)?;
+        let (variant, value) = (Some(name.as_str()), Some(value));
+        Some((id, Evaluation { variant, value, reason: Reason::TargetingMatch, experiment: None }))
     }
 
     fn evaluate(&self, key: &str, context: &Context, now: Timestamp) -> Result<Value, EvaluationError> {
@@ -229,7 +266,9 @@ impl Snapshot {
         hash.update([0]);
         hash.update(Value::Object(context.attributes().clone()).to_string());
         let etag = format!("\"{}\"", hex(&hash.finalize()[..12]));
-        if if_none_match == Some(etag.as_str()) {
+        // A preview ends without a change of the flags.
+        let previews = self.previews.is_some() && context.attributes().contains_key(PREVIEW);
+        if if_none_match == Some(etag.as_str()) && !previews {
             self.note_all(&context, now);
             return Reply { status: 304, body: None, etag: Some(etag) };
         }
@@ -244,7 +283,7 @@ impl Snapshot {
             })
             .collect();
         let body = json!({"flags": flags, "metadata": self.flags.metadata()});
-        Reply { status: 200, body: Some(body), etag: Some(etag) }
+        Reply { status: 200, body: Some(body), etag: (!previews).then_some(etag) }
     }
 }
 

@@ -6,10 +6,11 @@ use sha2::Sha256;
 use vocab::Pseudonym;
 
 /// Parts of attribute names whose values are secrets.
-const SECRET_PARTS: [&str; 8] =
-    ["authorization", "cookie", "password", "passwd", "secret", "api_key", "apikey", "access_token"];
+const SECRET_PARTS: [&str; 9] =
+    ["sw-preview", "authorization", "cookie", "password", "passwd", "secret", "api_key", "apikey", "access_token"];
 /// Parameters of URLs whose values are secrets (OpenTelemetry semantic conventions, and what people add).
-const SECRET_PARAMETERS: [&str; 8] = [
+const SECRET_PARAMETERS: [&str; 9] = [
+    "sw-preview",
     "x-amz-signature",
     "x-amz-credential",
     "x-amz-security-token",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::header::{COOKIE, HOST, HeaderName, HeaderValue};
+use http::header::{COOKIE, HOST, HeaderName, HeaderValue, SET_COOKIE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -24,6 +24,9 @@ use crate::snapshot::Active;
 
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Parameter, cookie and header with a preview link's text.
+const PREVIEW: &str = "sw-preview";
+const PREVIEW_BYTES_MAX: usize = 256;
 /// How often a delay under way looks whether it may still go on.
 const RECHECK: Duration = Duration::from_millis(20);
 /// Headers that belong to one connection (RFC 9110 7.6.1).
@@ -183,6 +186,11 @@ impl Forwarder {
         let ready = self.plane.ready().clone();
         let parts = self.parts(&ready, request.headers());
         self.dress(&mut request, &ready, parts.as_ref(), &trace);
+        let preview = preview(&mut request);
+        if let Some((text, _)) = &preview {
+            let id = ready.key.as_ref().and_then(|key| auth::read_preview(key.bytes(), text, now()));
+            id.into_iter().for_each(|id| row.set(names::PREVIEW, id.to_string()));
+        }
         let mut acting = None;
         if let Some((subject, parts)) = &parts {
             row.set(names::SUBJECT, subject.to_string());
@@ -204,7 +212,12 @@ impl Forwarder {
             }
             row.set("fault.delay_ms", self.delay(&fault).await);
         }
-        self.send(route, request, row).await
+        let mut response = self.send(route, request, row).await;
+        // From a link: the person stays on it.
+        if let Some(cookie) = preview.and_then(|(text, from_link)| from_link.then(|| cookie(&text))) {
+            response.headers_mut().extend(cookie.map(|cookie| (SET_COOKIE, cookie)));
+        }
+        response
     }
 
     /// Waits, but no longer than the fault may act.
@@ -303,6 +316,26 @@ impl Forwarder {
         });
         json_response(StatusCode::OK, &body)
     }
+}
+
+/// A preview link's text, from the query or else the cookie, and whether it was in the query. Goes on as a header, for the context of
+/// flag evaluations.
+fn preview(request: &mut Request<Incoming>) -> Option<(String, bool)> {
+    let fits =
+        |text: &&str| text.len() <= PREVIEW_BYTES_MAX && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let named = |pair: &str| pair.trim().strip_prefix(PREVIEW)?.strip_prefix('=').map(str::to_owned);
+    let in_query = request.uri().query().and_then(|query| query.split('&').find_map(named));
+    let from_link = in_query.is_some();
+    let cookies = request.headers().get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let text = in_query.or_else(|| cookies.flat_map(|cookies| cookies.split(';')).find_map(named))?;
+    fits(&text.as_str()).then_some(())?;
+    request.headers_mut().insert(HeaderName::from_static(PREVIEW), HeaderValue::from_str(&text).ok()?);
+    Some((text, from_link))
+}
+
+/// Pages may read it, to put it into the context of their own evaluations; it gives one variant of one flag to one person.
+fn cookie(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(&format!("{PREVIEW}={text}; Path=/; SameSite=Lax")).ok()
 }
 
 fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Body> {

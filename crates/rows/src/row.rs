@@ -114,6 +114,8 @@ pub mod names {
     pub const EXPERIMENT: &str = "experiment.id";
     /// `baseline` or `treatment`.
     pub const ARM: &str = "experiment.arm";
+    /// The preview that somebody was on.
+    pub const PREVIEW: &str = "preview.id";
     /// `true` on the event that reports an exposure.
     pub const EXPOSURE: &str = "experiment.exposure";
     /// `delay` or `abort`, where a fault acted.

@@ -11,6 +11,7 @@ mod experiment;
 mod flag;
 mod flag_refs;
 mod flagd_cmd;
+mod preview;
 mod profile;
 mod proxy_cmd;
 mod query;
@@ -42,6 +43,8 @@ enum Command {
     Flag(flag::Args),
     /// Say how changes of flags are watched that become rollouts by themselves.
     Profile(profile::Args),
+    /// Put one person on one variant in production, for a while.
+    Preview(preview::Args),
     /// Make flags and segments as documents say, all or nothing.
     Apply(apply::Args),
     /// Take over flags from LaunchDarkly, Unleash, GrowthBook, Flipt, GO Feature Flag or flagd.
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
             Command::Demo(args) => demo::run(args).await,
             Command::Flag(args) => flag::run(args).await,
             Command::Profile(args) => profile::run(args).await,
+            Command::Preview(args) => preview::run(args).await,
             Command::Apply(args) => apply::run(args).await,
             Command::Import(args) => apply::import(args).await,
             Command::Flagd(args) => flagd_cmd::run(args).await,

@@ -29,7 +29,7 @@ use vocab::{Id, Millis, Timestamp};
 use crate::app::{App, draw, entry_json, lock, now};
 use crate::ingest::{BODY_BYTES_MAX, Grpc, http_logs, http_traces, value_json};
 use crate::problem::Problem;
-use crate::{flags_api, profiles_api, proxies, view};
+use crate::{flags_api, previews_api, profiles_api, proxies, view};
 
 pub(crate) type Shared = State<Arc<App>>;
 pub(crate) type Answer = Result<Response, Problem>;
@@ -68,6 +68,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/audit/{*path}", get(audit_file))
         .merge(flags_api::routes())
         .merge(profiles_api::routes())
+        .merge(previews_api::routes())
         .route("/api/v1/query", post(query))
         .route("/api/v1/compare", post(compare))
         .route("/api/v1/tokens", get(tokens).post(create_token))

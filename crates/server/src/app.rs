@@ -24,6 +24,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use vocab::{Id, Timestamp};
 
 use crate::intake::Job;
+use crate::previews::Previews;
 use crate::problem::Problem;
 use crate::recent::Recent;
 use crate::tap::Tap;
@@ -99,6 +100,7 @@ pub(crate) struct App {
     pub(crate) dev: bool,
     /// Who and what was evaluated lately.
     pub(crate) recent: Arc<Recent>,
+    pub(crate) previews: Arc<Previews>,
     /// The same flags for clients.
     pub(crate) hub: Arc<flagd::Hub>,
     pub(crate) ofrep_rate: Option<flagd::limit::Rate>,
@@ -411,7 +413,10 @@ impl App {
         drop(emergency);
         let snapshot =
             json!({"version": version, "epoch": state.epoch(), "key": self.key_hex, "experiments": experiments});
-        let served = openfeature::Snapshot::new(flags.with_overlays(overlays), true).watched(Some(self.recent.clone()));
+        self.previews.update(state);
+        let served = openfeature::Snapshot::new(flags.with_overlays(overlays), true)
+            .watched(Some(self.recent.clone()))
+            .previewed(Some(self.previews.clone()));
         self.hub.put(vec![flagd::Source { uri: "seaworthy".to_owned(), snapshot: served.clone() }]);
         self.flags.store(Arc::new(served));
         self.state.store(Arc::new(state.clone()));

@@ -153,6 +153,7 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         state: Default::default(),
         flags: Default::default(),
         recent: Arc::default(),
+        previews: Arc::new(crate::previews::Previews::new(key)),
         dev: options.dev,
         hub: Arc::new(flagd::Hub::new(serde_json::Map::new())),
         ofrep_rate: options.ofrep_rate,

@@ -37,9 +37,12 @@ fn stamp_flag_exposure(app: &App, row: &mut Row) {
     if row.get(names::EXPOSURE).is_some() {
         return;
     }
+    let subject = names::SUBJECT_SOURCES.iter().rev().find_map(|name| row.text(name));
+    if let Some(id) = subject.and_then(|subject| app.previews.of(key, subject, row.time)) {
+        return row.set(names::PREVIEW, id.to_string());
+    }
     let snapshot = app.flags.load();
     let Some(overlay) = snapshot.flags.overlay(key) else { return };
-    let subject = names::SUBJECT_SOURCES.iter().rev().find_map(|name| row.text(name));
     let Some(subject) = subject else { return };
     let reported = row.text("feature_flag.result.variant").or_else(|| row.text("feature_flag.variant"));
     let arm = overlay.slice.arm(subject).filter(|arm| match &overlay.serves {

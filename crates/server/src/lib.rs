@@ -7,7 +7,7 @@
 //! - [`watch`]: the loop that asks `step` four times a second, on a thread of its own, so that intake cannot starve it;
 //! - [`intake`]: rows to the event store with group commit;
 //! - [`recent`]: who and what was evaluated lately, for judging changes of flags;
-//! - [`api`], [`flags_api`], [`profiles_api`], [`ingest`], [`proxies`], [`view`], [`problem`]: HTTP.
+//! - [`api`], [`flags_api`], [`profiles_api`], [`previews_api`], [`ingest`], [`proxies`], [`view`], [`problem`]: HTTP.
 
 mod api;
 mod app;
@@ -16,6 +16,8 @@ mod exposed;
 mod flags_api;
 mod ingest;
 mod intake;
+mod previews;
+mod previews_api;
 mod problem;
 mod profiles_api;
 mod proxies;

@@ -51,11 +51,10 @@ impl From<auth::Denied> for Problem {
 impl From<control::Refusal> for Problem {
     fn from(refusal: control::Refusal) -> Problem {
         let status = match refusal.code {
-            "unknown-flag" | "unknown-segment" | "unknown-experiment" | "unknown-token" | "unknown-profile" => {
-                StatusCode::NOT_FOUND
-            }
+            "unknown-flag" | "unknown-segment" | "unknown-experiment" | "unknown-token" | "unknown-profile"
+            | "unknown-preview" => StatusCode::NOT_FOUND,
             "invalid-flag" | "invalid-spec" | "unknown-variant" | "too-large" | "tangled-flags" | "named-twice"
-            | "nothing-to-do" | "reason-needed" | "too-many-changes" | "invalid-profile" => {
+            | "nothing-to-do" | "reason-needed" | "too-many-changes" | "invalid-profile" | "invalid-end" => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             "not-yours-to-accept" => StatusCode::FORBIDDEN,

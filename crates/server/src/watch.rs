@@ -40,6 +40,10 @@ pub(crate) fn work(app: &Arc<App>, stop: &std::sync::atomic::AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let began = Instant::now();
         app.retry_spool();
+        for (id, subject) in app.previews.to_record() {
+            // What cannot be recorded now counts all the same, and is tried again.
+            let _ = app.commit(Command::PreviewBind { id, subject }, "system:previews", "used for the first time");
+        }
         turn(app, &mut off_in, started.elapsed() >= SETTLED);
         *lock(&app.watched_at) = Instant::now();
         let state = app.state.load_full();

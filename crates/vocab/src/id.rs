@@ -16,6 +16,8 @@ pub enum Kind {
     Experiment,
     /// `tok_…`
     Token,
+    /// `pre_…`
+    Preview,
 }
 
 impl Kind {
@@ -24,6 +26,7 @@ impl Kind {
         match self {
             Kind::Experiment => "exp",
             Kind::Token => "tok",
+            Kind::Preview => "pre",
         }
     }
 }
@@ -62,7 +65,10 @@ impl Id {
     pub fn parse(text: &str) -> Result<Id, ParseIdError> {
         let wrong = || ParseIdError { text: text.chars().take(40).collect() };
         let (prefix, digits) = text.split_once('_').ok_or_else(wrong)?;
-        let kind = [Kind::Experiment, Kind::Token].into_iter().find(|k| k.prefix() == prefix).ok_or_else(wrong)?;
+        let kind = [Kind::Experiment, Kind::Token, Kind::Preview]
+            .into_iter()
+            .find(|k| k.prefix() == prefix)
+            .ok_or_else(wrong)?;
         if digits.len() < DIGITS_MIN || digits.len() > 13 {
             return Err(wrong());
         }

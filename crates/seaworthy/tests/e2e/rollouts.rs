@@ -1,11 +1,14 @@
 //! A change of a flag that is too much at once, from the command line to its end: as a rollout by itself, promoted or stopped.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::harness::{BIN, alone, api, serve, until};
+use crate::control_plane::edge;
+use crate::harness::{BIN, alone, api, call, serve, until};
 
 const USERS: usize = 900;
 
@@ -136,4 +139,91 @@ fn a_jump_is_rolled_out_by_itself_and_stops_itself() {
         .output()
         .unwrap();
     assert!(String::from_utf8_lossy(&again.stderr).contains("needs-ack"), "{again:?}");
+}
+
+/// An upstream that answers with the preview that the proxy passed on.
+fn echo() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let head: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+            let seen = head.iter().find_map(|line| line.strip_prefix("sw-preview: ")).unwrap_or_default();
+            let mut stream = stream;
+            let _ =
+                write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{seen}", seen.len());
+        }
+    });
+    address
+}
+
+/// Scenario: a flag is off; a link puts one person on its new variant. He follows it through the proxy, and his evaluation is reported.
+/// Guarantees: he gets it and nobody else does, not even with his link; his trace is found by the preview; killing the flag ends it.
+#[test]
+fn a_preview_is_one_persons() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(&dir.path().join("data"), "127.0.0.1:0");
+    let (address, token) = (server.address(), server.ready["admin_token"].as_str().unwrap().to_owned());
+    let proxy = edge(dir.path(), &address, &echo(), &crate::control_plane::token(&address, &token, "proxy"));
+    let tell = |words: &[&str]| -> (bool, String, String) {
+        let url = format!("http://{address}");
+        let output =
+            Command::new(BIN).args(words).env("SEAWORTHY_URL", url).env("SEAWORTHY_TOKEN", &token).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    };
+    let definition = json!({"variants": {"old": 1, "new": 2}, "on": false, "fallthrough": "old"});
+    let (status, answer) = api(&address, &token, "PUT", "/api/v1/flags/player", &definition);
+    assert_eq!(status, 200, "{answer}");
+    assert!(tell(&["preview", "create", "player", "blue"]).2.contains("unknown-variant"));
+    let (fine, link, said) =
+        tell(&["preview", "create", "player", "new", "--url", "https://shop.example/play?a=b#top"]);
+    assert!(fine && said.contains("for one person until"), "{said}");
+    let text = link.strip_prefix("https://shop.example/play?a=b&sw-preview=").unwrap().strip_suffix("#top\n").unwrap();
+
+    // From the link into a cookie, and from either into a header for the application.
+    let get = |path: &str, headers: &[(&str, &str)]| {
+        let (status, body) = call(&proxy.address(), "GET", path, headers, b"").unwrap();
+        assert_eq!(status, 200);
+        String::from_utf8(body).unwrap()
+    };
+    until(10, "the proxy has the key", || (get(&format!("/play?sw-preview={text}"), &[]) == text).then_some(()));
+    assert_eq!(get("/play", &[("cookie", &format!("a=b; sw-preview={text}"))]), text);
+    assert_eq!(get("/play", &[]), "");
+
+    let evaluate = |user: &str, preview: &str| {
+        let body = json!({"context": {"targetingKey": user, "sw-preview": preview}});
+        api(&address, &token, "POST", "/ofrep/v1/evaluate/flags/player", &body).1
+    };
+    let his = evaluate("bea", text);
+    assert_eq!((&his["value"], &his["reason"]), (&2.into(), &"TARGETING_MATCH".into()), "{his}");
+    let id = his["metadata"]["previewId"].as_str().unwrap().to_owned();
+    for (user, preview) in [("zed", text), ("bea", ""), ("bea", "swp_00")] {
+        let other = evaluate(user, preview);
+        assert!(other["value"].is_null() && other["reason"] == "DISABLED", "{user}: {other}");
+    }
+    // His report leads to his trace, and no page shows the link's text.
+    let seen =
+        [("feature_flag.key", "player"), ("feature_flag.result.variant", "new"), ("feature_flag.context.id", "bea")];
+    let mut reported = record("feature_flag.evaluation", &seen);
+    reported["traceId"] = json!("0af7651916cd43dd8448eb211c80319c");
+    send(&address, &token, vec![reported]);
+    let (fine, found, _) =
+        tell(&["query", "--where", &format!("preview.id = \"{id}\" and name = \"feature_flag.evaluation\""), "--json"]);
+    assert!(fine && found.contains("0af7651916cd43dd8448eb211c80319c"), "{found}");
+    let everything =
+        tell(&["query", "--json"]).1 + &tell(&["audit", "list", "--json"]).1 + &tell(&["preview", "list", "--json"]).1;
+    assert!(everything.contains(&id) && !everything.contains(text), "{everything}");
+    until(5, "the first use is on record", || tell(&["audit", "list"]).1.contains("preview.bind").then_some(()));
+
+    // It is his after a restart, too, until the flag is killed.
+    server.kill();
+    let server = serve(&dir.path().join("data"), &address);
+    assert_eq!(evaluate("bea", text)["value"], 2);
+    assert!(evaluate("zed", text)["value"].is_null());
+    assert!(tell(&["flag", "kill", "player"]).0);
+    assert!(evaluate("bea", text)["value"].is_null());
+    assert!(!tell(&["preview", "revoke", &id]).0, "it is gone");
+    drop(server);
 }
