@@ -26,14 +26,24 @@ pub enum Role {
     Evaluate,
     /// Be a service: evaluate flags and send events.
     Service,
+    /// Set one flag within bounds.
+    Delegate,
     /// Be a proxy: receive the snapshot, renew leases, send events.
     Proxy,
 }
 
 impl Role {
     /// All roles.
-    pub const ALL: [Role; 7] =
-        [Role::Admin, Role::Operate, Role::Read, Role::Ingest, Role::Evaluate, Role::Service, Role::Proxy];
+    pub const ALL: [Role; 8] = [
+        Role::Admin,
+        Role::Operate,
+        Role::Read,
+        Role::Ingest,
+        Role::Evaluate,
+        Role::Service,
+        Role::Delegate,
+        Role::Proxy,
+    ];
 
     /// As on the wire.
     pub fn as_str(self) -> &'static str {
@@ -44,6 +54,7 @@ impl Role {
             Role::Ingest => "ingest",
             Role::Evaluate => "evaluate",
             Role::Service => "service",
+            Role::Delegate => "delegate",
             Role::Proxy => "proxy",
         }
     }

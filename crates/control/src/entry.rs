@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use vocab::{Id, Timestamp};
 
+use crate::delegation::Delegation;
+
 /// The longest entry that is written: what a leaf of the log holds.
 pub const ENTRY_BYTES_MAX: usize = 65_535;
 
@@ -58,6 +60,18 @@ pub enum Action {
         sha256: String,
         /// Microseconds since 1970; none never expires.
         expires: Option<i64>,
+    },
+    /// Somebody may set one flag within bounds: a token of role `delegate` was made.
+    #[serde(rename = "flag.delegate")]
+    Delegate {
+        /// For people.
+        name: String,
+        /// SHA-256 of the token's text, in hex.
+        sha256: String,
+        /// Microseconds since 1970; none never expires.
+        expires: Option<i64>,
+        /// What he may do.
+        bounds: Box<Delegation>,
     },
     /// A token is worth nothing any more.
     #[serde(rename = "token.revoke")]
@@ -275,6 +289,7 @@ impl Entry {
     pub fn resource(&self) -> String {
         match &self.action {
             Action::TokenCreate { name, .. } => format!("token {name}"),
+            Action::Delegate { bounds, .. } => format!("flag {}", bounds.flag),
             Action::TokenRevoke { id } => id.to_string(),
             Action::FlagPut { key, .. }
             | Action::FlagDelete { key }

@@ -7,13 +7,17 @@
 //!
 //! Pure. Larger bodies are inline as long as a leaf holds them ([`ENTRY_BYTES_MAX`]).
 
+mod delegation;
 mod entry;
 pub mod guard;
 mod state;
 
+pub use delegation::{Delegation, Hours, Values, Wish};
 pub use entry::{Action, Batch, ENTRY_BYTES_MAX, Entry, PhaseRecord};
 pub use flags::FlagChange;
 pub use state::{Command, FlagRecord, Preview, ProfileRecord, Refusal, SegmentRecord, State, TokenRecord};
 
+#[cfg(test)]
+mod delegation_tests;
 #[cfg(test)]
 mod tests;

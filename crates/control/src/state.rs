@@ -9,6 +9,7 @@ use flags::{Flag, FlagChange, FlagSet, Patch, Segment};
 use serde_json::{Map, Value};
 use vocab::{Id, Kind, Name, Pseudonym, Timestamp};
 
+use crate::delegation::Delegation;
 use crate::entry::{Action, Batch, ENTRY_BYTES_MAX, Entry};
 
 mod admission;
@@ -59,6 +60,8 @@ pub struct TokenRecord {
     pub id: Id,
     /// What it is.
     pub token: Token,
+    /// The bounds of a token that may set one flag.
+    pub delegation: Option<Arc<Delegation>>,
 }
 
 /// The control plane.
@@ -101,6 +104,17 @@ pub enum Command {
         hash: TokenHash,
         /// None never expires.
         expires: Option<Timestamp>,
+    },
+    /// Let somebody set one flag within bounds.
+    Delegate {
+        /// For people.
+        name: String,
+        /// Of his token's text.
+        hash: TokenHash,
+        /// None never expires.
+        expires: Option<Timestamp>,
+        /// What he may do.
+        bounds: Box<Delegation>,
     },
     /// Take a token away.
     TokenRevoke(Id),
@@ -192,7 +206,11 @@ pub struct Refusal {
     pub remedy: String,
 }
 
-fn refuse<T>(code: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Result<T, Refusal> {
+pub(crate) fn refuse<T>(
+    code: &'static str,
+    detail: impl Into<String>,
+    remedy: impl Into<String>,
+) -> Result<T, Refusal> {
     Err(Refusal { code, detail: detail.into(), remedy: remedy.into() })
 }
 
@@ -262,12 +280,24 @@ impl State {
             Command::Flags { .. } => {
                 return refuse("internal", "flags are decided together", "this is a fault of ours");
             }
+            Command::TokenCreate { role: Role::Delegate, .. } => {
+                let detail = "a token of this role comes with bounds";
+                return refuse("invalid-delegation", detail, "make it with `seaworthy delegation create`");
+            }
             Command::TokenCreate { name, role, hash, expires } => {
                 if self.tokens.len() >= TOKENS_MAX {
                     return refuse("too-many-tokens", format!("there are {TOKENS_MAX} tokens"), "revoke some");
                 }
                 let expires = expires.map(Timestamp::micros);
                 Action::TokenCreate { name, role, sha256: hash.to_hex(), expires }
+            }
+            Command::Delegate { name, hash, expires, bounds } => {
+                if self.tokens.len() >= TOKENS_MAX {
+                    return refuse("too-many-tokens", format!("there are {TOKENS_MAX} tokens"), "revoke some");
+                }
+                let record = self.known_flag(&bounds.flag)?;
+                bounds.findings(&record.flag, |segment| self.segments.contains_key(segment))?;
+                Action::Delegate { name, sha256: hash.to_hex(), expires: expires.map(Timestamp::micros), bounds }
             }
             Command::TokenRevoke(id) => match self.tokens.values().any(|t| t.id == id) {
                 true => Action::TokenRevoke { id },
@@ -429,7 +459,13 @@ impl State {
             Action::TokenCreate { name, role, sha256, expires } => {
                 let Some(hash) = TokenHash::from_hex(&sha256) else { return self.skipped.push(index) };
                 let token = Token { name, role, expires: expires.map(Timestamp::from_micros) };
-                self.tokens.insert(hash, TokenRecord { id: Id::new(Kind::Token, index), token });
+                self.tokens.insert(hash, TokenRecord { id: Id::new(Kind::Token, index), token, delegation: None });
+            }
+            Action::Delegate { name, sha256, expires, bounds } => {
+                let Some(hash) = TokenHash::from_hex(&sha256) else { return self.skipped.push(index) };
+                let token = Token { name, role: Role::Delegate, expires: expires.map(Timestamp::from_micros) };
+                let delegation = Some(Arc::from(bounds));
+                self.tokens.insert(hash, TokenRecord { id: Id::new(Kind::Token, index), token, delegation });
             }
             Action::TokenRevoke { id } => self.tokens.retain(|_, record| record.id != id),
             Action::FlagPut { key, definition } => self.change_flags(index, FlagChange::Put { key, definition }),

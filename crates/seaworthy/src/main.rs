@@ -6,6 +6,7 @@ mod apply;
 mod audit_cmd;
 mod client;
 mod compare;
+mod delegation;
 mod demo;
 mod experiment;
 mod flag;
@@ -45,6 +46,8 @@ enum Command {
     Profile(profile::Args),
     /// Put one person on one variant in production, for a while.
     Preview(preview::Args),
+    /// Let somebody who is no engineer set one flag within bounds.
+    Delegation(delegation::Args),
     /// Make flags and segments as documents say, all or nothing.
     Apply(apply::Args),
     /// Take over flags from LaunchDarkly, Unleash, GrowthBook, Flipt, GO Feature Flag or flagd.
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
             Command::Flag(args) => flag::run(args).await,
             Command::Profile(args) => profile::run(args).await,
             Command::Preview(args) => preview::run(args).await,
+            Command::Delegation(args) => delegation::run(args).await,
             Command::Apply(args) => apply::run(args).await,
             Command::Import(args) => apply::import(args).await,
             Command::Flagd(args) => flagd_cmd::run(args).await,

@@ -29,7 +29,7 @@ use vocab::{Id, Millis, Timestamp};
 use crate::app::{App, draw, entry_json, lock, now};
 use crate::ingest::{BODY_BYTES_MAX, Grpc, http_logs, http_traces, value_json};
 use crate::problem::Problem;
-use crate::{flags_api, previews_api, profiles_api, proxies, view};
+use crate::{delegations_api, flags_api, previews_api, profiles_api, proxies, view};
 
 pub(crate) type Shared = State<Arc<App>>;
 pub(crate) type Answer = Result<Response, Problem>;
@@ -67,6 +67,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/audit/{index}/proof", get(audit_proof))
         .route("/audit/{*path}", get(audit_file))
         .merge(flags_api::routes())
+        .merge(delegations_api::routes())
         .merge(profiles_api::routes())
         .merge(previews_api::routes())
         .route("/api/v1/query", post(query))

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use audit::{AppendError, Log};
 use auth::{Role, TokenHash};
 use control::guard::Jumps;
-use control::{Action, Command, Entry, FlagChange, State};
+use control::{Action, Command, Entry, FlagChange, State, TokenRecord};
 use events::Store;
 use experiments::Treatment;
 use files::Files;
@@ -143,6 +143,11 @@ pub(crate) fn now() -> Timestamp {
 impl App {
     /// Who calls, if he may do what needs `role`.
     pub(crate) fn authorize(&self, headers: &HeaderMap, role: Role) -> Result<String, Problem> {
+        self.known(headers, role).map(|(actor, _)| actor)
+    }
+
+    /// The same, with his token.
+    pub(crate) fn known(&self, headers: &HeaderMap, role: Role) -> Result<(String, TokenRecord), Problem> {
         let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| {
             let (scheme, token) = v.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -151,10 +156,10 @@ impl App {
         let state = self.state.load();
         let known = token
             .and_then(|token| state.token(&TokenHash::of(token)))
-            .filter(|record| !lock(&self.emergency).tokens.contains(&record.id))
-            .map(|record| &record.token);
-        auth::authorize(known, role, now())?;
-        Ok(format!("token:{}", known.map_or("", |t| t.name.as_str())))
+            .filter(|record| !lock(&self.emergency).tokens.contains(&record.id));
+        auth::authorize(known.map(|record| &record.token), role, now())?;
+        let record = known.cloned().ok_or(auth::Denied::Unauthenticated)?;
+        Ok((format!("token:{}", record.token.name), record))
     }
 
     /// The flags as clients see them. With a pass: on the port that asks for tokens.

@@ -169,7 +169,7 @@ async fn changed(app: Arc<App>, actor: String, changes: Vec<FlagChange>, asked: 
 }
 
 /// A change is made (200), or is a rollout now that will make it (202).
-fn changed_answer(app: &App, changed: &Changed, mut answer: Value) -> Response {
+pub(crate) fn changed_answer(app: &App, changed: &Changed, mut answer: Value) -> Response {
     answer["audit_index"] = json!(changed.index);
     answer["impact"] = json!(impact_json(app, &changed.impacts));
     answer["applied"] = json!(changed.rollout.is_none());

@@ -7,11 +7,12 @@
 //! - [`watch`]: the loop that asks `step` four times a second, on a thread of its own, so that intake cannot starve it;
 //! - [`intake`]: rows to the event store with group commit;
 //! - [`recent`]: who and what was evaluated lately, for judging changes of flags;
-//! - [`api`], [`flags_api`], [`profiles_api`], [`previews_api`], [`ingest`], [`proxies`], [`view`], [`problem`]: HTTP.
+//! - [`api`], [`flags_api`], [`profiles_api`], [`delegations_api`], [`previews_api`], [`ingest`], [`proxies`], [`view`], [`problem`]: HTTP.
 
 mod api;
 mod app;
 mod boot;
+mod delegations_api;
 mod exposed;
 mod flags_api;
 mod ingest;

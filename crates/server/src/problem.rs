@@ -54,10 +54,9 @@ impl From<control::Refusal> for Problem {
             "unknown-flag" | "unknown-segment" | "unknown-experiment" | "unknown-token" | "unknown-profile"
             | "unknown-preview" => StatusCode::NOT_FOUND,
             "invalid-flag" | "invalid-spec" | "unknown-variant" | "too-large" | "tangled-flags" | "named-twice"
-            | "nothing-to-do" | "reason-needed" | "too-many-changes" | "invalid-profile" | "invalid-end" => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
-            "not-yours-to-accept" => StatusCode::FORBIDDEN,
+            | "nothing-to-do" | "reason-needed" | "too-many-changes" | "invalid-profile" | "invalid-end"
+            | "invalid-delegation" | "invalid-body" => StatusCode::UNPROCESSABLE_ENTITY,
+            "not-yours-to-accept" | "outside-delegation" => StatusCode::FORBIDDEN,
             _ => StatusCode::CONFLICT,
         };
         Problem::new(status, refusal.code, refusal.detail, refusal.remedy)

@@ -227,3 +227,62 @@ fn a_preview_is_one_persons() {
     assert!(!tell(&["preview", "revoke", &id]).0, "it is gone");
     drop(server);
 }
+
+/// Scenario: an owner delegates a price within bounds; the holder of that token sets it, steps over the bounds, and clears it.
+#[test]
+fn a_delegated_control_point() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(&dir.path().join("data"), "127.0.0.1:0");
+    let (address, admin) = (server.address(), server.ready["admin_token"].as_str().unwrap().to_owned());
+    let tell = |token: &str, words: &[&str]| -> (bool, String) {
+        let url = format!("http://{address}");
+        let output =
+            Command::new(BIN).args(words).env("SEAWORTHY_URL", url).env("SEAWORTHY_TOKEN", token).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    };
+    let definition = json!({"variants": {"low": 10, "high": 20}, "on": true, "fallthrough": "low"});
+    api(&address, &admin, "PUT", "/api/v1/flags/price", &definition);
+    let (fine, made) = tell(
+        &admin,
+        &[
+            "delegation",
+            "create",
+            "mia from sales",
+            "--flag",
+            "price",
+            "--variants",
+            "high",
+            "--between",
+            "5..15",
+            "--largest-share",
+            "50%",
+            "--for",
+            "30d",
+            "--json",
+        ],
+    );
+    assert!(fine, "{made}");
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let (secret, id) = (made["secret"].as_str().unwrap(), made["id"].as_str().unwrap());
+    assert!(tell(secret, &["delegation", "set", "high", "--share", "20%", "--reason", "fair"]).1.contains("in force"));
+    assert!(tell(secret, &["delegation", "show"]).1.contains("\"serve\": \"high\""));
+    for words in [["set", "low"], ["set", "high"], ["set", "--value=16"]] {
+        let share = if words[1] == "high" { "--share=60%" } else { "--share=10%" };
+        let (fine, said) = tell(secret, &["delegation", words[0], words[1], share]);
+        assert!(!fine && said.contains("outside-delegation"), "{words:?}: {said}");
+    }
+    assert!(tell(secret, &["delegation", "set", "--value", "12"]).0);
+    // The token is good for nothing else, and what it did is in the flag's history under its name.
+    for words in [&["flag", "list"][..], &["flag", "kill", "price"], &["delegation", "list"]] {
+        assert!(tell(secret, words).1.contains("forbidden"), "{words:?}");
+    }
+    assert!(tell(&admin, &["delegation", "list"]).1.contains("mia from sales"));
+    let history = tell(&admin, &["flag", "history", "price"]).1;
+    assert!(history.contains("token:mia from sales") && history.contains("fair"), "{history}");
+    assert!(tell(secret, &["delegation", "clear"]).1.contains("taken back"));
+    let exported: Value = serde_json::from_str(&tell(&admin, &["flag", "show", "price", "--json"]).1).unwrap();
+    assert_eq!(exported["definition"]["variants"], definition["variants"]);
+    assert!(tell(&admin, &["delegation", "revoke", id]).0);
+    assert!(tell(secret, &["delegation", "show"]).1.contains("unauthenticated"));
+}

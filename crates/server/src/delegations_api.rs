@@ -1,0 +1,151 @@
+//! REST for delegated control points: for those who delegate, and for those who hold one.
+
+use std::sync::Arc;
+
+use auth::{Role, TokenHash};
+use axum::extract::{Path, State};
+use axum::response::IntoResponse;
+use axum::routing::{delete, get};
+use axum::{Json, Router};
+use bytes::Bytes;
+use control::{Command, Delegation, Wish};
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use vocab::{Id, Kind, Millis, Share};
+
+use crate::api::{Answer, Shared, blocking, fresh_token, parse};
+use crate::app::{App, now};
+use crate::flags_api::changed_answer;
+use crate::problem::Problem;
+
+pub(crate) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/v1/delegations", get(list).post(create))
+        .route("/api/v1/delegations/{id}", delete(revoke))
+        .route("/api/v1/delegated", get(held).put(wish).delete(take_back))
+}
+
+async fn list(State(app): Shared, headers: HeaderMap) -> Answer {
+    app.authorize(&headers, Role::Read)?;
+    let state = app.state.load();
+    let list: Vec<Value> = state
+        .tokens()
+        .filter_map(|record| {
+            let bounds = record.delegation.as_ref()?;
+            Some(
+                json!({"id": record.id, "name": record.token.name, "expires": record.token.expires, "bounds": **bounds,
+                "served": served(&app, bounds, record.id)}),
+            )
+        })
+        .collect();
+    Ok(Json(json!({"delegations": list})).into_response())
+}
+
+fn served(app: &App, bounds: &Delegation, id: Id) -> Value {
+    let state = app.state.load();
+    let record = state.flags().get(&bounds.flag);
+    record.and_then(|record| Delegation::served(&record.flag, &id.to_string()).cloned()).unwrap_or_default()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// For people; the holder acts under it.
+    name: String,
+    bounds: Delegation,
+    /// How long it counts.
+    #[serde(default)]
+    lasts: Option<Millis>,
+    #[serde(default)]
+    reason: String,
+}
+
+async fn create(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
+    let actor = app.authorize(&headers, Role::Operate)?;
+    let wanted: Wanted = parse(&body)?;
+    if wanted.name.is_empty() || wanted.name.len() > 100 {
+        return Err(Problem::bad_request("invalid-name", "a name has 1 to 100 bytes", "choose another name"));
+    }
+    let secret = fresh_token()?;
+    let hash = TokenHash::of(&secret);
+    let expires = wanted.lasts.map(|lasts| now() + lasts);
+    let command = Command::Delegate { name: wanted.name, hash, expires, bounds: Box::new(wanted.bounds) };
+    let index = blocking(move || app.commit(command, &actor, &wanted.reason)).await?;
+    let id = Id::new(Kind::Token, index);
+    let answer = json!({"id": id, "secret": secret, "expires": expires, "audit_index": index});
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// Whoever may delegate may take it back, and nothing else that is a token.
+async fn revoke(State(app): Shared, headers: HeaderMap, Path(id): Path<String>) -> Answer {
+    let actor = app.authorize(&headers, Role::Operate)?;
+    let known = |record: &&control::TokenRecord| record.delegation.is_some() && record.id.to_string() == id;
+    let Some(id) = app.state.load().tokens().find(known).map(|record| record.id) else {
+        let detail = format!("there is no delegation {id}");
+        return Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "unknown-delegation",
+            detail,
+            "see `seaworthy delegation list`",
+        ));
+    };
+    let index = blocking(move || app.commit(Command::TokenRevoke(id), &actor, "")).await?;
+    Ok(Json(json!({"audit_index": index})).into_response())
+}
+
+/// Who holds which delegation.
+fn holder(app: &App, headers: &HeaderMap) -> Result<(String, Id, Arc<Delegation>), Problem> {
+    let (actor, record) = app.known(headers, Role::Delegate)?;
+    match record.delegation {
+        Some(bounds) => Ok((actor, record.id, bounds)),
+        None => {
+            let detail = "this token holds no delegation";
+            Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail, "call `PUT /api/v1/flags/{key}` with it"))
+        }
+    }
+}
+
+async fn held(State(app): Shared, headers: HeaderMap) -> Answer {
+    let (_, id, bounds) = holder(&app, &headers)?;
+    Ok(Json(json!({"id": id, "bounds": *bounds, "served": served(&app, &bounds, id)})).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    #[serde(default)]
+    variant: Option<String>,
+    #[serde(default)]
+    value: Option<Value>,
+    #[serde(default)]
+    share: Option<Share>,
+    #[serde(default)]
+    reason: String,
+}
+
+async fn wish(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
+    let asked: Asked = parse(&body)?;
+    let wish = Wish { variant: asked.variant, value: asked.value, share: asked.share };
+    change(app, headers, Some(wish), asked.reason).await
+}
+
+async fn take_back(State(app): Shared, headers: HeaderMap) -> Answer {
+    change(app, headers, None, "taken back".to_owned()).await
+}
+
+/// Within the bounds it is a change of the flag like any other: what is too much at once becomes a rollout.
+async fn change(app: Arc<App>, headers: HeaderMap, wish: Option<Wish>, reason: String) -> Answer {
+    let (actor, id, bounds) = holder(&app, &headers)?;
+    blocking(move || {
+        let state = app.state.load_full();
+        let record = state.flags().get(&bounds.flag).ok_or_else(|| {
+            let detail = format!("flag {:?} is gone", bounds.flag);
+            Problem::new(StatusCode::NOT_FOUND, "unknown-flag", detail, "ask whoever delegated")
+        })?;
+        let change = bounds.change(&record.flag, &id.to_string(), wish.as_ref(), now())?;
+        let changed = app.commit_flags(vec![change], false, &actor, &reason)?;
+        Ok(changed_answer(&app, &changed, json!({})))
+    })
+    .await
+}
