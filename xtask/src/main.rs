@@ -70,6 +70,7 @@ fn ci() -> Result<()> {
     run("install a browser", &mut browser::install())?;
     let began = Instant::now();
     println!("== browser");
+    browser::drive_the_flags(BIN)?;
     browser::watch_the_demo(BIN)?;
     println!("== browser: {:.0} s", began.elapsed().as_secs_f64());
     Ok(())

@@ -149,7 +149,8 @@ export function sentenceOf(error: unknown): string {
   return ended(error instanceof Error ? error.message : String(error));
 }
 
-function ended(text: string): string {
+/** As a sentence. */
+export function ended(text: string): string {
   const sentence = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?]$/.test(sentence) ? sentence : `${sentence}.`;
 }

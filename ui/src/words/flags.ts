@@ -54,12 +54,18 @@ export function rampShare(ramp: Ramp, at_ms: number): number {
   return last.share + ((ahead.share - last.share) * (at_ms - last.at)) / (ahead.at - last.at);
 }
 
+function isSameForAll(serve: Serve | undefined): boolean {
+  if (typeof serve !== 'object' || serve === null) return true;
+  return 'split' in serve && partsOf(serve.split).filter(({ share }) => share > 0).length === 1;
+}
+
 /** "on", "code default", "10 % on / 90 % off". */
 export function serveInWords(serve: Serve | undefined, at_ms: number): string {
   if (serve === null || serve === undefined) return 'code default';
   if (typeof serve === 'string') return serve;
   if ('ramp' in serve) return `ramp to ${serve.ramp.to}, ${percent(rampShare(serve.ramp, at_ms))} now`;
-  const parts = partsOf(serve.split);
+  const parts = partsOf(serve.split).filter(({ share }) => share > 0);
+  if (parts.length === 1) return parts[0]?.variant ?? 'rest';
   const shown = parts.slice(0, 3).map(({ variant, share }) => `${percent(share)} ${variant ?? 'rest'}`);
   return `${shown.join(' / ')}${parts.length > 3 ? ` / ${parts.length - 3} more` : ''}`;
 }
@@ -69,7 +75,7 @@ export function servedInWords(flag: Flag, definition: Definition | undefined, at
   const off = flag.state === 'DISABLED';
   if (definition && isOurs(definition)) {
     const { body } = bodyAt(definition, at_ms);
-    if (!body.on) return body.off_variant ? `off: ${body.off_variant} for all` : 'off: code default';
+    if (!body.on) return body.off_variant ? `off: “${body.off_variant}” for all` : 'off: code default';
     if (flag.promoted) return `${flag.promoted} for all (promoted)`;
     const first = [
       body.prerequisites?.length ? counted(body.prerequisites.length, 'prerequisite') : '',
@@ -78,7 +84,7 @@ export function servedInWords(flag: Flag, definition: Definition | undefined, at
     ].filter(Boolean);
     const last = serveInWords(body.fallthrough, at_ms);
     if (first.length > 0) return `${first.join(', ')}, then ${last}`;
-    return typeof body.fallthrough === 'object' && body.fallthrough !== null ? last : `${last} for all`;
+    return isSameForAll(body.fallthrough) ? `${last} for all` : last;
   }
   if (off) return 'off: code default';
   if (flag.promoted) return `${flag.promoted} for all (promoted)`;
