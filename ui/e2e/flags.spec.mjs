@@ -151,6 +151,7 @@ await check('what cannot wait goes through with the glass broken, and is to be r
   await at('change-result').waitFor();
   await open('#/reviews');
   await reads(at('review'), /the old player is on fire/, 'it is not there');
+  await at('review').getByRole('link', { name: KEY, exact: true }).waitFor();
   await picture('reviews', DRAW_MS);
 });
 

@@ -6,6 +6,9 @@ import { poll } from './api/poll';
 import { needsOf } from './words/flags';
 
 const EVERY_MS = 15_000;
+/** A long list is asked for more rarely: 2,000 flags are 0.7 MB. */
+const EVERY_MS_PER_FLAG = 20;
+const EVERY_MS_MAX = 120_000;
 /** A batch tells of each of its changes; one question answers them all. */
 const GATHER_MS = 250;
 /** With more changed than this, one export is cheaper than single questions. */
@@ -59,7 +62,10 @@ class Catalogue {
   /** Keeps it fresh until the returned function is called. */
   watch(): () => void {
     this.#users += 1;
-    this.#stop ??= poll(() => this.refresh(), () => EVERY_MS);
+    this.#stop ??= poll(
+      () => this.refresh(),
+      () => Math.min(Math.max(EVERY_MS, (this.flags?.length ?? 0) * EVERY_MS_PER_FLAG), EVERY_MS_MAX),
+    );
     return () => {
       this.#users -= 1;
       if (this.#users > 0) return;
