@@ -26,6 +26,21 @@ impl Drop for Killed {
     }
 }
 
+/// The console's build leaves its packages behind; the scripts below need them.
+pub fn installed_by_the_build() -> Result<()> {
+    if !Path::new("ui/node_modules/playwright-core").is_dir() {
+        bail!("ui/node_modules is missing: the console's build should have made it (is npm installed?)");
+    }
+    Ok(())
+}
+
+/// Types of the console, and what it says in words.
+pub fn check_the_console() -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "npm run check --silent && npm test --silent"]).current_dir("ui");
+    command
+}
+
 /// Runs the demo for a person and the browser script beside it.
 pub fn watch_the_demo(bin: &str) -> Result<()> {
     let mark = "Watch it in the console:";
@@ -46,9 +61,6 @@ pub fn drive_the_flags(bin: &str) -> Result<()> {
 
 /// Starts a program, takes the log-in link behind `mark` from what it prints, and runs a script of `ui/e2e` with it.
 fn beside(program: &mut Command, mark: &str, script: &str) -> Result<()> {
-    if !Path::new("ui/node_modules/playwright-core").is_dir() {
-        bail!("ui/node_modules is missing: the console's build should have made it (is npm installed?)");
-    }
     let mut program = Killed(program.stdout(Stdio::piped()).spawn().context("the program beside the browser")?);
     let out = program.0.stdout.take().context("no output")?;
     let mut lines = BufReader::new(out).lines();

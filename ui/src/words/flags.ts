@@ -216,13 +216,13 @@ const FREE = new Set(['variants', 'metadata', 'logic', 'values', 'targeting']);
 
 /** "12 % of 8,311 users seen lately would change." */
 export function impactInWords(impact: Impact, done: boolean): string {
-  const would = done ? '' : 'would ';
-  if (!impact.asked_lately) return `Nobody asked for it lately, so nobody ${done ? 'changes' : 'would change'}.`;
+  const [changes, gets] = done ? ['changed', 'got'] : ['would change', 'would get'];
+  if (!impact.asked_lately) return `Nobody asked for it lately, so nobody ${changes}.`;
   if (impact.subjects === 0) return 'It is asked for, but nobody is known who could be counted.';
   const users = counted(impact.subjects, 'user');
-  const much = (n: number) => (n === 0 ? 'Nobody' : n === impact.subjects ? 'Everybody' : percent(n / impact.subjects));
-  const parts = [`${much(impact.changed)} of ${users} seen lately ${would}${done ? 'changes' : 'change'}`];
-  if (impact.safer > 0) parts.push(`${percent(impact.safer / impact.subjects)} ${would}get${done ? 's' : ''} the off value`);
+  const much = (n: number) => (n === 0 ? 'None' : n === impact.subjects ? 'All' : percent(n / impact.subjects));
+  const parts = [`${much(impact.changed)} of ${users} seen lately ${changes}`];
+  if (impact.safer > 0) parts.push(`${percent(impact.safer / impact.subjects)} ${gets} the off value`);
   return `${parts.join('; ')}.${impact.unclear ? ' What it does as time passes cannot be judged.' : ''}`;
 }
 

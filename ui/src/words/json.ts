@@ -6,9 +6,9 @@ const LINE_CHARS_MAX = 96;
 
 /** The order in which docs/reference/flags.md tells of a definition's keys; the server gives them by alphabet. */
 const ORDER = [
-  'kind', 'state', 'risk', 'description', 'owner', 'tags', 'expires', 'variants', 'on', 'off_variant', 'defaultVariant',
+  'kind', 'state', 'risk', 'description', 'owner', 'tags', 'expires', 'flag', 'variants', 'on', 'off_variant', 'defaultVariant',
   'prerequisites', 'targets', 'rules', 'fallthrough', 'schedule', 'targeting', 'include', 'exclude', 'id', 'name', 'when', 'serve',
-  'attr', 'op', 'values', 'negate', 'ignore_case', 'as', 'flag', 'variant', 'subjects', 'from', 'to', 'at', 'share', 'steps', 'linear',
+  'attr', 'op', 'values', 'negate', 'ignore_case', 'as', 'variant', 'subjects', 'from', 'to', 'at', 'share', 'steps', 'linear',
   'change', 'weights', 'ranges', 'total', 'by', 'salt', 'bucketing', 'missing', 'side', 'metadata',
 ];
 const RANK = new Map(ORDER.map((name, n) => [name, n]));
