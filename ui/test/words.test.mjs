@@ -48,7 +48,7 @@ test('what is served', () => {
   assert.equal(served({ on: false }), 'off: code default');
   assert.equal(served({ rules: [{}, {}, {}], fallthrough: { split: { weights: [['on', 10], ['off', 90]] } } }), '3 rules, then 10 % on / 90 % off');
   assert.equal(served({ fallthrough: { split: { weights: [['on', 100], ['off', 0]] } } }), 'on for all');
-  assert.equal(served({ fallthrough: { split: { weights: [['on', 10]], total: 40 } } }), '25 % on / 75 % rest');
+  assert.equal(served({ fallthrough: { split: { weights: [['on', 10]], total: 40 } } }), '25 % on / 75 % code default');
   assert.equal(served({ fallthrough: { ramp } }), 'ramp to on, 10 % now');
   assert.equal(served({ fallthrough: { ramp: { ...ramp, linear: true } } }), 'ramp to on, 30 % now');
   assert.equal(served({ fallthrough: 'a', schedule: [{ at: '2026-11-01T00:00:00Z', change: { fallthrough: 'b' } }, { at: '2027-01-01T00:00:00Z', change: { fallthrough: 'c' } }] }), 'b for all');

@@ -59,14 +59,14 @@ function isSameForAll(serve: Serve | undefined): boolean {
   return 'split' in serve && partsOf(serve.split).filter(({ share }) => share > 0).length === 1;
 }
 
-/** "on", "code default", "10 % on / 90 % off". */
-export function serveInWords(serve: Serve | undefined, at_ms: number): string {
+/** A fallthrough: "on", "code default", "10 % on / 90 % off". */
+function serveInWords(serve: Serve | undefined, at_ms: number): string {
   if (serve === null || serve === undefined) return 'code default';
   if (typeof serve === 'string') return serve;
   if ('ramp' in serve) return `ramp to ${serve.ramp.to}, ${percent(rampShare(serve.ramp, at_ms))} now`;
   const parts = partsOf(serve.split).filter(({ share }) => share > 0);
-  if (parts.length === 1) return parts[0]?.variant ?? 'rest';
-  const shown = parts.slice(0, 3).map(({ variant, share }) => `${percent(share)} ${variant ?? 'rest'}`);
+  if (parts.length === 1) return parts[0]?.variant ?? 'code default';
+  const shown = parts.slice(0, 3).map(({ variant, share }) => `${percent(share)} ${variant ?? 'code default'}`);
   return `${shown.join(' / ')}${parts.length > 3 ? ` / ${parts.length - 3} more` : ''}`;
 }
 
