@@ -185,6 +185,24 @@ await check('a misspelled key is told, with what may be meant', async () => {
   await reads(at('unknown-flag'), /e2e\.playr.*3 times.*Is e2e\.player meant/s, 'it is not');
 });
 
+await check('with a rollout profile a jump becomes a watched rollout', async () => {
+  const profile = { default: true, owner: 'web', kpi: { success: "name = 'paid'", failure: "name = 'not paid'" } };
+  const put = await fetch(`${origin}/api/v1/profiles/e2e`, { method: 'PUT', headers, body: JSON.stringify(profile) });
+  if (put.status === 404) return 'this server has no rollout profiles';
+  await open(`#/flags/${KEY}/edit`);
+  await edit('[["on", 100], ["off", 0]]', '[["on", 40], ["off", 60]]');
+  await at('check').click();
+  await reads(at('checked'), /watched rollout.*10\s%/s, 'the rollout and its stages are not told');
+  await picture('flag-rollout', DRAW_MS);
+  await at('save').click();
+  await reads(at('change-result'), /becomes a watched rollout/, 'it is not told');
+  await at('change-result').getByRole('link').first().click();
+  await page.waitForURL((url) => url.hash.startsWith('#/experiments/exp_'));
+  await page.locator('[data-testid="experiment-state"]').waitFor();
+  await open(`#/flags/${KEY}`);
+  await page.getByText('In front of all this stands the experiment').waitFor();
+});
+
 await check('nothing is wider than a phone', async () => {
   await page.setViewportSize({ width: 390, height: 844 });
   const places = ['flags', `flags/${KEY}`, `flags/${KEY}/explain`, `flags/${KEY}/edit`, `flags/${KEY}/history`, 'new-flag', 'segments',

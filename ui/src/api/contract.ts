@@ -68,6 +68,16 @@ export interface Verdict {
 export interface Treatment {
   fault?: Record<string, unknown>;
   flag?: { key: string; variant: string };
+  /** Changes of flags and segments that are rolled out together. */
+  flags?: FlagChange[];
+}
+
+export interface FlagChange {
+  put?: { key: string };
+  delete?: string;
+  revive?: string;
+  put_segment?: { key: string };
+  delete_segment?: string;
 }
 
 export interface Experiment {
@@ -169,7 +179,17 @@ export interface Lifecycle {
   state: string;
   why?: string | null;
   last_seen?: string | null;
-  services?: { service: string; version?: string | null; last?: string | null; count?: number | null }[] | null;
+  services?: Caller[] | null;
+  /** Clients that evaluate in process and give other answers than the server. */
+  drift?: { sentence: string }[] | null;
+}
+
+/** Either name may be empty. */
+export interface Caller {
+  service: string;
+  version?: string | null;
+  last?: string | null;
+  count?: number | null;
 }
 
 export interface Flag {
@@ -320,16 +340,21 @@ export interface Impact {
   /** Subjects seen lately that were looked at. */
   subjects: number;
   changed: number;
+  /** Those of them who change by themselves at a later moment. */
+  later?: number;
   /** Who gets what the flag serves when off, because it is off from now on. */
   safer: number;
   unclear?: boolean;
   asked_lately: boolean;
 }
 
-/** A change that the server turned into a staged, watched rollout instead of making it at once. */
+/** A change that the server turns into a staged, watched rollout instead of making it at once. */
 export interface Rollout {
-  id: string;
+  /** Null in a dry run: it has none yet. */
+  id: string | null;
   name: string;
+  stages?: { share: number | string; min?: number | string }[];
+  owner?: string;
 }
 
 /** The answer to a change, and to a dry run of one. */
@@ -392,4 +417,5 @@ export interface UnknownFlag {
   evaluations: number;
   /** It was there before. */
   deleted: boolean;
+  services?: Caller[];
 }

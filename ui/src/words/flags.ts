@@ -223,6 +223,7 @@ export function impactInWords(impact: Impact, done: boolean): string {
   const much = (n: number) => (n === 0 ? 'None' : n === impact.subjects ? 'All' : percent(n / impact.subjects));
   const parts = [`${much(impact.changed)} of ${users} seen lately ${changes}`];
   if (impact.safer > 0) parts.push(`${percent(impact.safer / impact.subjects)} ${gets} the off value`);
+  if (impact.later && impact.later === impact.changed) parts.push(done ? 'or will, by itself, later' : 'not now but by itself, later');
   return `${parts.join('; ')}.${impact.unclear ? ' What it does as time passes cannot be judged.' : ''}`;
 }
 
@@ -254,6 +255,8 @@ export function findingsOf(detail: string, kind: string, key: string): { finding
 export function refusalOf({ refusal }: Outcome): { detail: string; remedy: string } | null {
   if (!refusal) return null;
   const { detail, remedy } = typeof refusal === 'string' ? { detail: refusal, remedy: undefined } : refusal;
+  // A sentence that names the way past the guard has its remedy in it.
+  if (remedy === undefined && detail.includes('--break-glass')) return { detail, remedy: '' };
   return {
     detail,
     remedy: remedy ?? 'Start a rollout, which is staged and watched (`seaworthy experiment start`), or change it for fewer.',
