@@ -10,8 +10,8 @@ export const BASE = '/api/v1';
 
 /** A stuck server must not leave a button spinning: after this the call fails and says so. */
 const PATIENCE_MS = 10_000;
-/** Judging a change evaluates it for every subject seen lately: some seconds at worst. */
-const CHANGE_PATIENCE_MS = 30_000;
+/** Judging a change evaluates it for every subject seen lately, and an export may be tens of megabytes. */
+const LONG_PATIENCE_MS = 30_000;
 
 export class Refusal extends Error {
   constructor(
@@ -51,7 +51,7 @@ export const api = {
   delete: (kind: Kind, key: string, why: Why) =>
     call<Outcome>('DELETE', `/${kind}s/${encodeURIComponent(key)}?${asked(why)}`),
   segments: async () => (await call<{ segments: Segment[] }>('GET', '/segments')).segments,
-  export: () => call<Export>('GET', '/export'),
+  export: () => call<Export>('GET', '/export', undefined, LONG_PATIENCE_MS),
   unknownFlags: async () => (await call<{ flags: UnknownFlag[] }>('GET', '/unknown-flags')).flags,
   reviews: async () => (await call<{ entries: AuditEntry[] }>('GET', '/reviews')).entries,
   /** What a change would do; nothing is changed. `definition` is JSON text and is sent as it is written. */
@@ -79,7 +79,7 @@ function asked({ reason, break_glass = false }: Why): string {
 function apply(kind: Kind, key: string, definition: string, more: Partial<Why> & { dry_run?: boolean }): Promise<Outcome> {
   const rest = JSON.stringify(more).slice(1);
   const body = `{"${kind}s":{${JSON.stringify(key)}:${definition}}${rest === '}' ? '' : ','}${rest}`;
-  return call<Outcome>('POST', '/apply', body, CHANGE_PATIENCE_MS);
+  return call<Outcome>('POST', '/apply', body, LONG_PATIENCE_MS);
 }
 
 /** Asks whether a token is good without taking it into the session. */
