@@ -67,9 +67,19 @@ function answer(method, path, query, body, response) {
       response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' });
       return response.end(`c2sp.org/tlog-proof@v1\nindex ${id}\nmock+not+a+real+proof=\n`);
     case 'GET /flags': return send(response, { flags: story.flags() });
+    case 'GET /flags/:id': {
+      const flag = story.flags().find(({ key }) => key === id);
+      if (!flag) return problem(response, 404, 'unknown-flag', `there is no flag "${id}"`, 'see `seaworthy flag list`');
+      return send(response, { ...flag, definition: story.definition(flag), at: null });
+    }
+    case 'GET /flags/:id/history': return send(response, { entries: story.entries.filter(({ resource }) => resource === `flag ${id}`).reverse() });
+    case 'GET /export': return send(response, { flags: Object.fromEntries(story.flags().map((flag) => [flag.key, story.definition(flag)])), segments: {} });
+    case 'GET /segments': return send(response, { segments: [] });
+    case 'GET /unknown-flags': return send(response, { flags: [] });
+    case 'GET /reviews': return send(response, { entries: [] });
     case 'POST /flags/:id/kill':
       story.killed.set(id, body.reason);
-      publish([story.log(now, 'console', 'flag.kill', `flag/${id}`, body.reason, {})]);
+      publish([story.log(now, 'console', 'flag.kill', `flag ${id}`, body.reason, {})]);
       return send(response, story.flags().find((flag) => flag.key === id));
     case 'GET /stream': return stream(response);
     default: return problem(response, 404, 'no-such-call', `there is no ${method} ${path}`, 'See docs/reference/api.md.');

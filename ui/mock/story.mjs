@@ -227,6 +227,10 @@ export class Story {
     };
   }
 
+  definition({ state, variants, default_variant, targeting }) {
+    return { state, variants, defaultVariant: default_variant, targeting };
+  }
+
   flags() {
     const flag = (key, state, variants, default_variant, targeting, version, experiment) => ({ key, state: this.killed.has(key) ? 'DISABLED' : state, variants, default_variant, targeting, version, experiment });
     return [

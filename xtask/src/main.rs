@@ -67,9 +67,12 @@ fn ci() -> Result<()> {
         let words = ["tests/flagd/agreement.py", "--bin", BIN, "--js", "target/flagd-venv/js"];
         run("flags in process and on the server agree", Command::new(python).args(words))?;
     }
+    browser::installed_by_the_build()?;
+    run("types and words of the console", &mut browser::check_the_console())?;
     run("install a browser", &mut browser::install())?;
     let began = Instant::now();
     println!("== browser");
+    browser::drive_the_flags(BIN)?;
     browser::watch_the_demo(BIN)?;
     println!("== browser: {:.0} s", began.elapsed().as_secs_f64());
     Ok(())

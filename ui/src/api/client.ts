@@ -1,12 +1,17 @@
 // Calls of the REST API: one function per call the console makes. Every request carries the token; a 401 ends the
 // session, and every other refusal becomes a `Refusal` that says what happened and what to do next.
 import { session } from '../session.svelte';
-import type { AuditPage, Comparison, Experiment, Flag, Problem, Status, Timeline } from './contract';
+import type {
+  AuditEntry, AuditPage, Comparison, Done, Experiment, Explanation, Export, Flag, FlagDetail, Outcome, Problem, Segment, Status,
+  Timeline, UnknownFlag,
+} from './contract';
 
 export const BASE = '/api/v1';
 
 /** A stuck server must not leave a button spinning: after this the call fails and says so. */
 const PATIENCE_MS = 10_000;
+/** Judging a change evaluates it for every subject seen lately, and an export may be tens of megabytes. */
+const LONG_PATIENCE_MS = 30_000;
 
 export class Refusal extends Error {
   constructor(
@@ -35,8 +40,47 @@ export const api = {
     call<AuditPage>('GET', `/audit?limit=${limit}${from === null ? '' : `&from=${from}`}`),
   proof: (index: number) => call<string>('GET', `/audit/${index}/proof`),
   flags: async () => (await call<{ flags: Flag[] }>('GET', '/flags')).flags,
-  kill: (key: string, reason: string) => call<unknown>('POST', `/flags/${encodeURIComponent(key)}/kill`, { reason }),
+  /** `at`: as it was then. */
+  flag: (key: string, at: string | null = null) =>
+    call<FlagDetail>('GET', `${flagPath(key)}${at === null ? '' : `?at=${encodeURIComponent(at)}`}`),
+  history: async (key: string) => (await call<{ entries: AuditEntry[] }>('GET', `${flagPath(key)}/history`)).entries,
+  explain: (key: string, context: Record<string, unknown>, at: string | null) =>
+    call<Explanation>('POST', `${flagPath(key)}/explain`, at === null ? { context } : { context, at }),
+  kill: (key: string, reason: string) => call<Done>('POST', `${flagPath(key)}/kill`, { reason }),
+  revive: (key: string, why: Why) => call<Outcome>('POST', `${flagPath(key)}/revive?${asked(why)}`),
+  delete: (kind: Kind, key: string, why: Why) =>
+    call<Outcome>('DELETE', `/${kind}s/${encodeURIComponent(key)}?${asked(why)}`),
+  segments: async () => (await call<{ segments: Segment[] }>('GET', '/segments')).segments,
+  export: () => call<Export>('GET', '/export', undefined, LONG_PATIENCE_MS),
+  unknownFlags: async () => (await call<{ flags: UnknownFlag[] }>('GET', '/unknown-flags')).flags,
+  reviews: async () => (await call<{ entries: AuditEntry[] }>('GET', '/reviews')).entries,
+  /** What a change would do; nothing is changed. `definition` is JSON text and is sent as it is written. */
+  check: (kind: Kind, key: string, definition: string) => apply(kind, key, definition, { dry_run: true }),
+  put: (kind: Kind, key: string, definition: string, why: Why) => apply(kind, key, definition, why),
 };
+
+export type Kind = 'flag' | 'segment';
+
+/** What a change carries: its reason, and whether it goes past the guard. */
+export interface Why {
+  reason: string;
+  break_glass?: boolean;
+}
+
+function flagPath(key: string): string {
+  return `/flags/${encodeURIComponent(key)}`;
+}
+
+function asked({ reason, break_glass = false }: Why): string {
+  return new URLSearchParams({ reason, ...(break_glass ? { break_glass: 'true' } : {}) }).toString();
+}
+
+/** Numbers would lose digits on the way through JSON.parse, so the text of the definition is put into the body untouched. */
+function apply(kind: Kind, key: string, definition: string, more: Partial<Why> & { dry_run?: boolean }): Promise<Outcome> {
+  const rest = JSON.stringify(more).slice(1);
+  const body = `{"${kind}s":{${JSON.stringify(key)}:${definition}}${rest === '}' ? '' : ','}${rest}`;
+  return call<Outcome>('POST', '/apply', body, LONG_PATIENCE_MS);
+}
 
 /** Asks whether a token is good without taking it into the session. */
 export async function tryToken(token: string): Promise<void> {
@@ -54,9 +98,9 @@ export async function refusalOf(response: Response): Promise<Refusal> {
   );
 }
 
-async function call<T>(method: string, path: string, body?: unknown): Promise<T> {
+async function call<T>(method: string, path: string, body?: unknown, patience_ms = PATIENCE_MS): Promise<T> {
   const token = session.token;
-  const response = await send(method, path, token, body);
+  const response = await send(method, path, token, body, patience_ms);
   if (!response.ok) {
     const refusal = await refusalOf(response);
     // An answer to an older token says nothing about the one now in use.
@@ -69,7 +113,14 @@ async function call<T>(method: string, path: string, body?: unknown): Promise<T>
   return (text === '' ? null : JSON.parse(text)) as T;
 }
 
-async function send(method: string, path: string, token: string | null, body?: unknown): Promise<Response> {
+/** A `body` that is text is JSON already. */
+async function send(
+  method: string,
+  path: string,
+  token: string | null,
+  body?: unknown,
+  patience_ms = PATIENCE_MS,
+): Promise<Response> {
   const headers: Record<string, string> = { accept: 'application/json' };
   if (token) headers.authorization = `Bearer ${token}`;
   if (body !== undefined) headers['content-type'] = 'application/json';
@@ -78,16 +129,16 @@ async function send(method: string, path: string, token: string | null, body?: u
       method,
       headers,
       cache: 'no-store',
-      signal: AbortSignal.timeout(PATIENCE_MS),
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      signal: AbortSignal.timeout(patience_ms),
+      ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
     });
   } catch (error) {
     const late = error instanceof DOMException && error.name === 'TimeoutError';
     throw new Refusal(
       0,
       'unreachable',
-      late ? `the server did not answer within ${PATIENCE_MS / 1000} s` : `no server answers at ${location.origin}`,
-      'Check that `seaworthy` is running; `seaworthy experiment` on the command line can stop an experiment too.',
+      late ? `the server did not answer within ${patience_ms / 1000} s` : `no server answers at ${location.origin}`,
+      'Check that `seaworthy` is running; on the command line `seaworthy experiment stop` and `seaworthy flag kill` work too.',
     );
   }
 }
@@ -98,7 +149,8 @@ export function sentenceOf(error: unknown): string {
   return ended(error instanceof Error ? error.message : String(error));
 }
 
-function ended(text: string): string {
+/** As a sentence. */
+export function ended(text: string): string {
   const sentence = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?]$/.test(sentence) ? sentence : `${sentence}.`;
 }

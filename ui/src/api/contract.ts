@@ -68,6 +68,16 @@ export interface Verdict {
 export interface Treatment {
   fault?: Record<string, unknown>;
   flag?: { key: string; variant: string };
+  /** Changes of flags and segments that are rolled out together. */
+  flags?: FlagChange[];
+}
+
+export interface FlagChange {
+  put?: { key: string };
+  delete?: string;
+  revive?: string;
+  put_segment?: { key: string };
+  delete_segment?: string;
 }
 
 export interface Experiment {
@@ -153,6 +163,8 @@ export interface AuditEntry {
   action: string;
   resource: string;
   reason: string | null;
+  /** Made past the guard on unwatched jumps. */
+  break_glass?: boolean;
   body: unknown;
 }
 
@@ -161,13 +173,249 @@ export interface AuditPage {
   entries: AuditEntry[];
 }
 
+/** What is known of a flag's use; given by servers that keep track of it. */
+export interface Lifecycle {
+  /** A word for people, e.g. "active" or "stale"; `why` says what it rests on. */
+  state: string;
+  why?: string | null;
+  last_seen?: string | null;
+  services?: Caller[] | null;
+  /** Clients that evaluate in process and give other answers than the server. */
+  drift?: { sentence: string }[] | null;
+}
+
+/** Either name may be empty. */
+export interface Caller {
+  service: string;
+  version?: string | null;
+  last?: string | null;
+  count?: number | null;
+}
+
 export interface Flag {
   key: string;
   state: string;
+  dialect?: 'seaworthy' | 'flagd';
+  kind?: string | null;
+  owner?: string | null;
+  description?: string | null;
+  expires?: string | null;
+  tags?: string[] | null;
+  risk?: string | null;
   /** Variant name to value, as flagd has it. */
   variants: Record<string, unknown>;
   default_variant: string | null;
+  /** Of flagd's dialect only. */
   targeting: unknown;
-  version: number | string | null;
+  has_rules?: boolean;
+  /** The audit index of the last change. */
+  version: number | null;
   experiment: string | null;
+  /** These two count since the start of the server. */
+  last_evaluated?: string | null;
+  evaluations?: number;
+  killed?: boolean;
+  /** A variant that an experiment put in front of the rules. */
+  promoted?: string | null;
+  lifecycle?: Lifecycle | null;
+}
+
+/** A definition as it was written: flagd's dialect, or ours. */
+export type Definition = Record<string, unknown>;
+
+export interface FlagDetail extends Flag {
+  definition: Definition;
+  at: string | null;
+}
+
+export interface Segment {
+  key: string;
+  version: number;
+  definition: SegmentDefinition;
+}
+
+export interface SegmentDefinition {
+  description?: string;
+  include?: string[];
+  exclude?: string[];
+  when?: Condition;
+}
+
+/** Our dialect, as docs/reference/flags.md has it. What the server sends was accepted once, so it has this shape. */
+export interface OurDefinition extends Body {
+  variants: Record<string, unknown>;
+  kind?: string;
+  risk?: string;
+  description?: string;
+  owner?: string;
+  tags?: string[];
+  expires?: string;
+  metadata?: Record<string, unknown>;
+  schedule?: { at: string; change: Partial<Body> }[];
+}
+
+/** What a schedule may change. */
+export interface Body {
+  on: boolean;
+  off_variant?: string | null;
+  prerequisites?: Prerequisite[];
+  targets?: Target[];
+  rules?: Rule[];
+  fallthrough?: Serve;
+}
+
+export interface Prerequisite {
+  flag: string;
+  variants: string[];
+}
+
+export interface Target {
+  variant: string;
+  subjects: string[];
+  attr?: string;
+}
+
+export interface Rule {
+  id?: string;
+  name?: string;
+  when: Condition;
+  serve: Serve;
+}
+
+export type Serve = string | null | { split: Split } | { ramp: Ramp };
+
+/** How a unit finds its place. */
+export interface Hashing {
+  by?: string | string[];
+  salt?: string;
+  bucketing?: string;
+  total?: number;
+  missing?: 'next' | 'first';
+}
+
+export interface Split extends Hashing {
+  weights?: [string, number][];
+  ranges?: [string, number, number][];
+}
+
+export interface Ramp extends Hashing {
+  from: string;
+  to: string;
+  steps: { at: string; share: number }[];
+  linear?: boolean;
+  side?: 'low' | 'high';
+}
+
+export interface Bucket extends Hashing {
+  ranges: [number, number][];
+}
+
+export interface AttributeTest {
+  attr: string | string[];
+  op: string;
+  values?: unknown[];
+  negate?: boolean;
+  ignore_case?: boolean;
+  as?: 'text' | 'number';
+}
+
+export type Condition =
+  | boolean
+  | { all: Condition[] }
+  | { any: Condition[] }
+  | { not: Condition }
+  | { segment: string }
+  | { flag: string; variants: string[] }
+  | { bucket: Bucket }
+  | { logic: unknown }
+  | AttributeTest;
+
+export interface Export {
+  flags: Record<string, Definition>;
+  segments: Record<string, SegmentDefinition>;
+}
+
+export interface Impact {
+  key: string;
+  /** Subjects seen lately that were looked at. */
+  subjects: number;
+  changed: number;
+  /** Those of them who change by themselves at a later moment. */
+  later?: number;
+  /** Who gets what the flag serves when off, because it is off from now on. */
+  safer: number;
+  unclear?: boolean;
+  asked_lately: boolean;
+}
+
+/** A change that the server turns into a staged, watched rollout instead of making it at once. */
+export interface Rollout {
+  /** Null in a dry run: it has none yet. */
+  id: string | null;
+  name: string;
+  stages?: { share: number | string; min?: number | string }[];
+  owner?: string;
+}
+
+/** The answer to a change, and to a dry run of one. */
+export interface Outcome {
+  plan?: { kind: 'flag' | 'segment'; key: string; action: 'create' | 'change' | 'delete' | 'same' }[];
+  applied?: boolean;
+  audit_index?: number | null;
+  impact?: Impact[];
+  /** Of a dry run: why the change would be refused. */
+  refusal?: string | { code?: string; detail: string; remedy?: string } | null;
+  rollout?: Rollout | null;
+}
+
+/** The answer to what makes things safer; a full disk delays only the record. */
+export interface Done {
+  audit_index?: number;
+  code?: 'done-not-recorded';
+  detail?: string;
+  remedy?: string;
+}
+
+/** One step of an explanation: a condition or part that was looked at, or a place in hash space. */
+export interface Step {
+  /** A JSON pointer into the definition. */
+  at?: string;
+  holds?: boolean;
+  /** The flag or segment that was looked at on behalf of this one, e.g. "segment staff". */
+  within?: string;
+  flag?: string;
+  unit?: string;
+  bucketing?: string;
+  salt?: string;
+  place?: number;
+  of?: number;
+  range?: [number, number] | null;
+  share?: number;
+  reached?: boolean;
+  note?: string;
+  experiment?: string;
+  arm?: string;
+}
+
+export interface Explanation {
+  key: string;
+  at: string;
+  version: number | null;
+  steps: Step[];
+  reason?: string;
+  variant?: string | null;
+  value?: unknown;
+  experiment?: string | null;
+  arm?: string | null;
+  error_code?: string;
+  error?: string;
+}
+
+export interface UnknownFlag {
+  key: string;
+  last_evaluated: string;
+  evaluations: number;
+  /** It was there before. */
+  deleted: boolean;
+  services?: Caller[];
 }

@@ -1,5 +1,5 @@
 // The words for an experiment's state. Colour only repeats what the word says.
-import type { Experiment, ExperimentState, Guardrail } from '../api/contract';
+import type { Experiment, ExperimentState, FlagChange, Guardrail } from '../api/contract';
 
 /** How a state is drawn; `Glyph.svelte` has a shape for each. */
 export type Tone = 'wait' | 'go' | 'care' | 'good' | 'harm' | 'off';
@@ -28,9 +28,16 @@ export function announcement(experiment: Experiment): string {
   return `${experiment.name}: ${wordsOf(experiment.state).word}. ${experiment.state_reason}`;
 }
 
+function changeInWords({ put, revive, put_segment, ...change }: FlagChange): string {
+  if (put || revive) return `flag ${put?.key ?? revive}`;
+  if (change.delete) return `flag ${change.delete} (deleted)`;
+  return put_segment ? `segment ${put_segment.key}` : `segment ${change.delete_segment} (deleted)`;
+}
+
 /** What the treatment does, in a few words: "fault on license: delay_ms 300". */
 export function treatmentInWords({ treatment, kind }: Experiment): string {
   if (treatment.flag) return `flag ${treatment.flag.key} = ${treatment.flag.variant}`;
+  if (treatment.flags) return `change of ${treatment.flags.map(changeInWords).join(', ')}`;
   if (!treatment.fault) return kind;
   const { route, ...effects } = treatment.fault;
   const effect = Object.entries(effects)
