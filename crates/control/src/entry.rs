@@ -9,6 +9,7 @@ use serde_json::Value;
 use vocab::{Id, Timestamp};
 
 use crate::delegation::Delegation;
+use crate::environment::Environment;
 
 /// The longest entry that is written: what a leaf of the log holds.
 pub const ENTRY_BYTES_MAX: usize = 65_535;
@@ -118,6 +119,13 @@ pub enum Action {
     FlagRevive {
         /// Which.
         key: String,
+    },
+    /// The server says which environment it is.
+    #[serde(rename = "environment.set")]
+    EnvironmentSet {
+        /// Which.
+        #[serde(flatten)]
+        environment: Environment,
     },
     /// A rollout profile was made or changed.
     #[serde(rename = "profile.put")]
@@ -298,6 +306,7 @@ impl Entry {
                 format!("flag {key}")
             }
             Action::SegmentPut { key, .. } | Action::SegmentDelete { key } => format!("segment {key}"),
+            Action::EnvironmentSet { environment } => format!("environment {environment}"),
             Action::ProfilePut { name, .. } | Action::ProfileDelete { name } => format!("profile {name}"),
             Action::ExperimentStart { spec, .. } => format!("experiment {}", spec.name),
             Action::PreviewCreate { flag, .. } => format!("flag {flag}"),

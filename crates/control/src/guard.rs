@@ -51,7 +51,7 @@ impl Jumps {
     /// As a refusal, with the way on.
     pub fn refusal(&self, way: &str) -> Refusal {
         let remedy = format!("{way}, or change it for fewer; in an emergency `--break-glass --reason …`");
-        Refusal { code: "unwatched-change", detail: self.detail(), remedy }
+        Refusal { code: "unwatched-change", detail: self.detail(), remedy, findings: Vec::new() }
     }
 }
 

@@ -9,11 +9,13 @@
 
 mod delegation;
 mod entry;
+mod environment;
 pub mod guard;
 mod state;
 
 pub use delegation::{Delegation, Hours, Values, Wish};
 pub use entry::{Action, Batch, ENTRY_BYTES_MAX, Entry, PhaseRecord};
+pub use environment::{Environment, EnvironmentKind};
 pub use flags::FlagChange;
 pub use state::{Command, FlagRecord, Preview, ProfileRecord, Refusal, SegmentRecord, State, TokenRecord};
 

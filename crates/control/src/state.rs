@@ -11,6 +11,7 @@ use vocab::{Id, Kind, Name, Pseudonym, Timestamp};
 
 use crate::delegation::Delegation;
 use crate::entry::{Action, Batch, ENTRY_BYTES_MAX, Entry};
+use crate::environment::Environment;
 
 mod admission;
 mod changes;
@@ -76,6 +77,7 @@ pub struct State {
     reviews: Vec<u64>,
     /// Entries of a batch whose last is not there yet.
     pending: Vec<(u64, Entry)>,
+    environment: Option<Environment>,
     profiles: BTreeMap<String, ProfileRecord>,
     previews: BTreeMap<Id, Preview>,
     experiments: BTreeMap<Id, Experiment>,
@@ -127,6 +129,8 @@ pub enum Command {
     },
     /// Switch a flag off for everybody.
     FlagKill(String),
+    /// Say which environment this is.
+    EnvironmentSet(Environment),
     /// Make or change a rollout profile.
     ProfilePut {
         /// Which.
@@ -204,6 +208,8 @@ pub struct Refusal {
     pub detail: String,
     /// What to do next.
     pub remedy: String,
+    /// Where in a document, and why; all of them, beyond what `detail` lists.
+    pub findings: Vec<flags::Finding>,
 }
 
 pub(crate) fn refuse<T>(
@@ -211,7 +217,7 @@ pub(crate) fn refuse<T>(
     detail: impl Into<String>,
     remedy: impl Into<String>,
 ) -> Result<T, Refusal> {
-    Err(Refusal { code, detail: detail.into(), remedy: remedy.into() })
+    Err(Refusal { code, detail: detail.into(), remedy: remedy.into(), findings: Vec::new() })
 }
 
 /// An entry that fits a leaf.
@@ -310,6 +316,13 @@ impl State {
                     self.known_flag(&key)?;
                 }
                 Action::FlagKill { key }
+            }
+            Command::EnvironmentSet(environment) => {
+                if let Some(own) = self.environment.as_ref().filter(|own| !own.is_same(&environment)) {
+                    let detail = format!("this is {own}, not {environment}");
+                    return refuse("other-environment", detail, "an environment has a data directory of its own");
+                }
+                Action::EnvironmentSet { environment }
             }
             Command::ProfilePut { name, definition } => self.put_profile(name, definition)?,
             Command::ProfileDelete(name) => match self.profiles.contains_key(&name) {
@@ -486,6 +499,7 @@ impl State {
                 self.cut.extend(on_it.map(|id| (id, key.clone())));
                 self.redefine(&key, index, Flag::killed);
             }
+            Action::EnvironmentSet { environment } => self.environment = Some(environment),
             Action::ProfilePut { name, definition } => match Profile::read(&definition) {
                 Ok(profile) => {
                     self.profiles.insert(name, ProfileRecord { profile: Arc::new(profile), version: index });
@@ -682,6 +696,11 @@ impl State {
     pub fn flag_set(&self) -> FlagSet {
         let segments = self.segments.iter().map(|(key, record)| (key.clone(), record.segment.clone()));
         FlagSet::of(self.flags.values().map(|record| record.flag.clone()), Map::new()).with_segments(segments)
+    }
+
+    /// Which environment this is, if anybody said so.
+    pub fn environment(&self) -> Option<&Environment> {
+        self.environment.as_ref()
     }
 
     /// Rollout profiles, by name.

@@ -161,7 +161,7 @@ fn refusals_say_what_to_do() {
     let broken = put("x", json!({"state": "MAYBE"}));
     assert_eq!(
         world.run(broken).unwrap_err().detail,
-        r#"flag "x": /state: expected ENABLED or DISABLED; /variants: expected at least one variant"#
+        "/flags/x/state: expected ENABLED or DISABLED; /flags/x/variants: expected at least one variant"
     );
     world.run(Command::Halt).unwrap();
     assert_eq!(world.start(fault("f", 0.01, 1), 0).unwrap_err().code, "halted");

@@ -53,13 +53,15 @@ impl Selector {
         match self {
             Selector::Everything => true,
             Selector::Source(uri) => source.uri == *uri,
-            Selector::FlagSet(id) => flag_set_id(flag) == id,
+            Selector::FlagSet(id) => flag_set_id(source, flag) == id,
         }
     }
 }
 
-fn flag_set_id(flag: &Flag) -> &str {
-    flag.metadata().get("flagSetId").and_then(Value::as_str).unwrap_or_default()
+/// The flag's own, or that of its source.
+fn flag_set_id<'a>(source: &'a Source, flag: &'a Flag) -> &'a str {
+    let own = flag.metadata().get("flagSetId").or_else(|| source.snapshot.flags.metadata().get("flagSetId"));
+    own.and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The flags of one selector at one version.

@@ -1,7 +1,7 @@
 //! Flag documents: read, checked and compiled once. Every fault is a finding that names its place. A definition with `on` is in
 //! our dialect, any other in flagd's.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -181,6 +181,12 @@ impl FlagSet {
         FlagSet { flags, metadata, ..FlagSet::default() }
     }
 
+    /// With this metadata instead of its own; that of its flags stays as it is.
+    #[must_use]
+    pub fn with_metadata(self, metadata: Map<String, Value>) -> FlagSet {
+        FlagSet { metadata, ..self }
+    }
+
     /// With these segments instead of its own.
     #[must_use]
     pub fn with_segments(self, segments: impl IntoIterator<Item = (String, Arc<Segment>)>) -> FlagSet {
@@ -344,6 +350,20 @@ impl FlagSet {
         let mut digest = [0; 16];
         digest.copy_from_slice(&hash.finalize()[..16]);
         digest
+    }
+
+    /// Keys of the flags and segments that this flag needs, directly or not, itself left out.
+    pub fn needed_by(&self, key: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+        let (mut flags, mut segments) = (BTreeSet::new(), BTreeSet::new());
+        let mut open: Vec<Node<'_>> = self.children((true, key), &mut Findings::default());
+        while let Some((is_flag, needed)) = open.pop() {
+            let known = if is_flag { &mut flags } else { &mut segments };
+            if known.insert(needed.to_owned()) {
+                open.extend(self.children((is_flag, needed), &mut Findings::default()));
+            }
+        }
+        flags.remove(key);
+        (flags, segments)
     }
 
     /// When answers of any flag may change by themselves.

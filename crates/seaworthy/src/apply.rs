@@ -141,7 +141,7 @@ pub async fn run(args: Args) -> Result<u8> {
 }
 
 /// Sends a document and shows the plan.
-async fn send(server: &Server, document: &Value, dry_run: bool, why: &Why) -> Result<u8> {
+pub async fn send(server: &Server, document: &Value, dry_run: bool, why: &Why) -> Result<u8> {
     let part = |name: &str| document.get(name).filter(|v| v.is_object()).cloned().unwrap_or_else(|| json!({}));
     let body = json!({"flags": part("flags"), "segments": part("segments"), "dry_run": dry_run,
         "reason": why.reason, "break_glass": why.break_glass});
@@ -161,8 +161,8 @@ async fn send(server: &Server, document: &Value, dry_run: bool, why: &Why) -> Re
         print!("{}", table(&["action", "what", "key"], &rows));
     }
     impact(&answer).iter().for_each(|line| println!("{line}"));
-    if let Some(refusal) = answer["refusal"].as_str() {
-        println!("it would be refused: {refusal}");
+    if let Some(refusal) = answer["refusal"].as_object() {
+        println!("it would be refused: {}; {}", cell(&refusal["detail"]), cell(&refusal["remedy"]));
     }
     if same > 0 {
         println!("{same} are the same already");

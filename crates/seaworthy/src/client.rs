@@ -90,24 +90,23 @@ impl Client {
 
     /// With the token of the environment or of the file for this server.
     pub fn of(server: &Server) -> Result<Client> {
-        if !server.server.starts_with("http://") {
+        Client::at(&server.server, "SEAWORTHY_TOKEN")
+    }
+
+    /// The same for an address, with the token of this variable.
+    pub fn at(address: &str, variable: &str) -> Result<Client> {
+        if !address.starts_with("http://") {
             return Err(anyhow!(
-                "{} is not http://host:port: TLS comes later; tunnel to the server's loopback until then",
-                server.server
+                "{address} is not http://host:port: TLS comes later; tunnel to the server's loopback until then"
             ));
         }
-        let token = match std::env::var("SEAWORTHY_TOKEN") {
+        let token = match std::env::var(variable) {
             Ok(token) => token,
-            Err(_) => {
-                token_path(&server.server).and_then(|path| std::fs::read_to_string(path).ok()).ok_or_else(|| {
-                    anyhow!(
-                        "no token: set SEAWORTHY_TOKEN, or `seaworthy token login` to store one for {}",
-                        server.server
-                    )
-                })?
-            }
+            Err(_) => token_path(address).and_then(|path| std::fs::read_to_string(path).ok()).ok_or_else(|| {
+                anyhow!("no token: set {variable}, or `seaworthy token login` to store one for {address}")
+            })?,
         };
-        Ok(Client::new(&server.server, token.trim()))
+        Ok(Client::new(address, token.trim()))
     }
 
     /// Calls and gives the JSON answer (null for an empty one).

@@ -6,6 +6,7 @@ mod apply;
 mod audit_cmd;
 mod client;
 mod compare;
+mod copy;
 mod delegation;
 mod demo;
 mod experiment;
@@ -50,6 +51,8 @@ enum Command {
     Delegation(delegation::Args),
     /// Make flags and segments as documents say, all or nothing.
     Apply(apply::Args),
+    /// Make flags as they are on another server: from staging to production.
+    Copy(copy::Args),
     /// Take over flags from LaunchDarkly, Unleash, GrowthBook, Flipt, GO Feature Flag or flagd.
     Import(apply::ImportArgs),
     /// Serve flag files to flagd clients, with flagd's own options.
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
             Command::Preview(args) => preview::run(args).await,
             Command::Delegation(args) => delegation::run(args).await,
             Command::Apply(args) => apply::run(args).await,
+            Command::Copy(args) => copy::run(args).await,
             Command::Import(args) => apply::import(args).await,
             Command::Flagd(args) => flagd_cmd::run(args).await,
             Command::Experiment(args) => experiment::run(args).await,

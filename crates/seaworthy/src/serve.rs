@@ -31,6 +31,13 @@ pub struct Args {
     /// For development: changes of flags are not refused for moving many users at once; the answer still says how many.
     #[arg(long)]
     dev: bool,
+    /// Which environment this is: `project/name`, such as `shop/production`. Its flags are the flag set of that name; the data
+    /// directory is bound to it from the first start on.
+    #[arg(long)]
+    environment: Option<String>,
+    /// What kind of environment: production, staging, or dev, where changes of flags are made at once.
+    #[arg(long, requires = "environment", default_value = "production")]
+    kind: String,
     /// Print one line of JSON when ready: address, and the admin token on the first start.
     #[arg(long)]
     json: bool,
@@ -50,6 +57,11 @@ pub async fn run(args: Args) -> Result<u8> {
         ofrep_rate: NonZeroU32::new(args.ofrep_rate_limit),
         cors: flagd::http::cors(&args.cors_origin)?,
         dev: args.dev,
+        environment: args
+            .environment
+            .as_deref()
+            .map(|text| server::Environment::parse(text, &args.kind))
+            .transpose()?,
     };
     let json = args.json;
     let started = move |started: server::Started| {

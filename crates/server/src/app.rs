@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use audit::{AppendError, Log};
 use auth::{Role, TokenHash};
 use control::guard::Jumps;
-use control::{Action, Command, Entry, FlagChange, State, TokenRecord};
+use control::{Action, Command, Entry, EnvironmentKind, FlagChange, State, TokenRecord};
 use events::Store;
 use experiments::Treatment;
 use files::Files;
@@ -65,6 +65,36 @@ pub(crate) struct Emergency {
     tokens: BTreeSet<Id>,
     all: bool,
     spool: Vec<(Command, String, String)>,
+}
+
+/// How a change of flags is asked for.
+#[derive(Debug, Default)]
+pub(crate) struct How {
+    /// Past the guard on unwatched jumps.
+    pub(crate) break_glass: bool,
+    /// Audit indexes of the last changes that the caller knows of, by target (`flag player`); 0 is none.
+    pub(crate) expected: Vec<(String, u64)>,
+}
+
+impl How {
+    /// Whether the caller knows what he changes.
+    fn check(&self, state: &State) -> Result<(), Problem> {
+        for (target, version) in &self.expected {
+            let is = match target.split_once(' ') {
+                Some(("flag", key)) => state.flags().get(key).map(|record| record.version),
+                Some((_, key)) => state.segments().get(key).map(|record| record.version),
+                None => None,
+            };
+            if is.unwrap_or(0) != *version {
+                let is =
+                    is.map_or("is not there".to_owned(), |version| format!("was changed by audit entry {version}"));
+                let detail = format!("{target} {is}, you know entry {version}");
+                let remedy = "look at it as it is now, then change it again";
+                return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "changed-meanwhile", detail, remedy));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A change of flags that is on record.
@@ -178,10 +208,16 @@ impl App {
         }
     }
 
+    /// Whether changes are made at once, however many users they move.
+    pub(crate) fn is_dev(&self, state: &State) -> bool {
+        self.dev || state.environment().is_some_and(|environment| environment.kind == EnvironmentKind::Dev)
+    }
+
     /// Decides, records, applies, publishes. Returns the audit index; of a batch the last.
     pub(crate) fn commit(&self, command: Command, actor: &str, reason: &str) -> Result<u64, Problem> {
         if let Command::Flags { changes, break_glass } = command {
-            return self.commit_flags(changes, break_glass, actor, reason).map(|changed| changed.index);
+            let how = How { break_glass, ..How::default() };
+            return self.commit_flags(changes, &how, actor, reason).map(|changed| changed.index);
         }
         let urgent = self.switch_off_first(&command);
         self.record(lock(&self.plane), command, urgent, actor, reason)
@@ -192,7 +228,7 @@ impl App {
     pub(crate) fn commit_flags(
         &self,
         changes: Vec<FlagChange>,
-        break_glass: bool,
+        how: &How,
         actor: &str,
         reason: &str,
     ) -> Result<Changed, Problem> {
@@ -201,8 +237,10 @@ impl App {
             // Others may change something all the time: the last time it is judged while nobody can.
             let held = (beside == 0).then(|| lock(&self.plane));
             let state = self.state.load_full();
+            how.check(&state)?;
             let (impacts, jumps) = self.judge(&state, &changes)?;
-            let jumps = jumps.filter(|_| !break_glass && !self.dev);
+            let break_glass = how.break_glass;
+            let jumps = jumps.filter(|_| !break_glass && !self.is_dev(&state));
             let command = match jumps {
                 None => Command::Flags { changes: changes.clone(), break_glass },
                 Some((jumps, after)) => {
@@ -419,6 +457,10 @@ impl App {
         let snapshot =
             json!({"version": version, "epoch": state.epoch(), "key": self.key_hex, "experiments": experiments});
         self.previews.update(state);
+        if let Some(environment) = state.environment() {
+            flags =
+                flags.with_metadata([("flagSetId".to_owned(), environment.to_string().into())].into_iter().collect());
+        }
         let served = openfeature::Snapshot::new(flags.with_overlays(overlays), true)
             .watched(Some(self.recent.clone()))
             .previewed(Some(self.previews.clone()));

@@ -44,6 +44,21 @@ pub struct Options {
     pub cors: Option<flagd::http::Cors>,
     /// Whether changes of flags go past the guard on jumps.
     pub dev: bool,
+    /// Which environment this is; none is as before.
+    pub environment: Option<control::Environment>,
+}
+
+/// Says which environment it is, if that is news; refuses to be another.
+pub(crate) fn be_environment(app: &App, environment: Option<&control::Environment>) -> Result<(), BootError> {
+    let known = app.state.load().environment().cloned();
+    match environment {
+        Some(environment) if known.as_ref() != Some(environment) => {
+            let command = Command::EnvironmentSet(environment.clone());
+            let refused = |problem: crate::problem::Problem| BootError::Environment(problem.detail);
+            app.commit(command, "system:boot", "started as").map(|_| ()).map_err(refused)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Why a server cannot run.
@@ -52,6 +67,9 @@ pub enum BootError {
     /// The data directory.
     #[error("data directory")]
     Lock(#[from] LockError),
+    /// The data directory is that of another environment.
+    #[error("{0}: an environment has a data directory of its own")]
+    Environment(String),
     /// The audit log.
     #[error("audit log")]
     Audit(#[from] audit::OpenError),
@@ -226,6 +244,7 @@ pub async fn run(
         flagd_ports.push((flagd::listen::bind(SocketAddr::from(([127, 0, 0, 1], *port))).await?, router));
     }
     let (app, jobs, findings) = open(&options)?;
+    be_environment(&app, options.environment.as_ref())?;
     let admin_token = first_token(&app)?;
     let address = listener.local_addr().map_err(|source| BootError::Listen { address: options.listen, source })?;
     started(Started { address, admin_token, findings });

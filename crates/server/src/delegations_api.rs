@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use vocab::{Id, Kind, Millis, Share};
 
 use crate::api::{Answer, Shared, blocking, fresh_token, parse};
-use crate::app::{App, now};
+use crate::app::{App, How, now};
 use crate::flags_api::changed_answer;
 use crate::problem::Problem;
 
@@ -144,7 +144,7 @@ async fn change(app: Arc<App>, headers: HeaderMap, wish: Option<Wish>, reason: S
             Problem::new(StatusCode::NOT_FOUND, "unknown-flag", detail, "ask whoever delegated")
         })?;
         let change = bounds.change(&record.flag, &id.to_string(), wish.as_ref(), now())?;
-        let changed = app.commit_flags(vec![change], false, &actor, &reason)?;
+        let changed = app.commit_flags(vec![change], &How::default(), &actor, &reason)?;
         Ok(changed_answer(&app, &changed, json!({})))
     })
     .await

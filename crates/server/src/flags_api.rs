@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use vocab::{Id, Timestamp};
 
 use crate::api::{Answer, Shared, blocking, broken, parse, reason, time};
-use crate::app::{App, Changed, entry_json, lock, now};
+use crate::app::{App, Changed, How, entry_json, lock, now};
 use crate::problem::Problem;
 
 /// Entries of a history that one answer holds.
@@ -40,11 +40,11 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/export", get(export))
 }
 
-fn summary(app: &App, experiments: &BTreeMap<String, Id>, key: &str, record: &FlagRecord) -> Value {
+fn summary(app: &App, experiments: &BTreeMap<String, Id>, key: &str, record: &FlagRecord, at: Timestamp) -> Value {
     let asked = app.recent.asked(key);
     let definition = record.flag.definition();
     json!({
-        "key": key, "state": if record.flag.enabled_at(now()) { "ENABLED" } else { "DISABLED" },
+        "key": key, "state": if record.flag.enabled_at(at) { "ENABLED" } else { "DISABLED" },
         "dialect": if record.flag.is_ours() { "seaworthy" } else { "flagd" },
         "kind": definition.get("kind"), "owner": definition.get("owner"), "description": definition.get("description"),
         "expires": definition.get("expires"), "tags": definition.get("tags"),
@@ -65,7 +65,8 @@ async fn list(State(app): Shared, headers: HeaderMap) -> Answer {
     app.authorize(&headers, Role::Read)?;
     let state = app.state.load();
     let experiments = state.experiments_by_flag();
-    let list: Vec<Value> = state.flags().iter().map(|(key, record)| summary(&app, &experiments, key, record)).collect();
+    let list: Vec<Value> =
+        state.flags().iter().map(|(key, record)| summary(&app, &experiments, key, record, now())).collect();
     Ok(Json(json!({"flags": list})).into_response())
 }
 
@@ -143,7 +144,7 @@ async fn one(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, Qu
             None => app.state.load_full(),
         };
         let record = state.flags().get(&key).ok_or_else(|| unknown(&key))?;
-        let mut answer = summary(&app, &state.experiments_by_flag(), &key, record);
+        let mut answer = summary(&app, &state.experiments_by_flag(), &key, record, at.unwrap_or_else(now));
         answer["definition"] = record.flag.definition().clone();
         answer["at"] = json!(at);
         Ok(Json(answer).into_response())
@@ -158,11 +159,15 @@ struct Asked {
     reason: String,
     /// Past the guard on unwatched jumps; needs a reason.
     break_glass: bool,
+    /// The audit index of the last change that the caller knows of; 0 is none.
+    if_version: Option<u64>,
 }
 
 async fn changed(app: Arc<App>, actor: String, changes: Vec<FlagChange>, asked: Asked) -> Answer {
     blocking(move || {
-        let changed = app.commit_flags(changes, asked.break_glass, &actor, &asked.reason)?;
+        let expected = asked.if_version.map(|version| (changes[0].target(), version)).into_iter().collect();
+        let how = How { break_glass: asked.break_glass, expected };
+        let changed = app.commit_flags(changes, &how, &actor, &asked.reason)?;
         Ok(changed_answer(&app, &changed, json!({})))
     })
     .await
@@ -331,6 +336,13 @@ async fn delete_segment(
     changed(app, actor, vec![FlagChange::DeleteSegment(key)], asked).await
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Versions {
+    flags: BTreeMap<String, u64>,
+    segments: BTreeMap<String, u64>,
+}
+
 /// A whole document: what is in it is made or changed, what is the same is left alone, what is not in it stays.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -343,6 +355,9 @@ struct Applied {
     delete_flags: Vec<String>,
     #[serde(default)]
     delete_segments: Vec<String>,
+    /// Audit indexes of the last changes that the caller knows of; 0 is none.
+    #[serde(default)]
+    if_version: Versions,
     #[serde(default)]
     dry_run: bool,
     #[serde(default)]
@@ -398,15 +413,21 @@ async fn apply(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
         if asked.dry_run {
             let (impacts, jumps) = app.judge(&state, &changes)?;
             let impact = impact_json(&app, &impacts);
-            let Some((jumps, after)) = jumps.filter(|_| !app.dev) else {
+            let Some((jumps, after)) = jumps.filter(|_| !app.is_dev(&state)) else {
                 return nothing(impact, Value::Null, Value::Null);
             };
             return match state.staged(changes, &jumps, &after, &asked.reason) {
                 Ok(spec) => nothing(impact, Value::Null, rollout_json(Value::Null, &spec)),
-                Err(refusal) => nothing(impact, json!(format!("{}; {}", refusal.detail, refusal.remedy)), Value::Null),
+                Err(refusal) => {
+                    let said = json!({"code": refusal.code, "detail": refusal.detail, "remedy": refusal.remedy});
+                    nothing(impact, said, Value::Null)
+                }
             };
         }
-        let changed = app.commit_flags(changes, asked.break_glass, &actor, &asked.reason)?;
+        let flags = asked.if_version.flags.into_iter().map(|(key, version)| (format!("flag {key}"), version));
+        let segments = asked.if_version.segments.into_iter().map(|(key, version)| (format!("segment {key}"), version));
+        let how = How { break_glass: asked.break_glass, expected: flags.chain(segments).collect() };
+        let changed = app.commit_flags(changes, &how, &actor, &asked.reason)?;
         Ok(changed_answer(&app, &changed, json!({"plan": plan, "refusal": null})))
     })
     .await

@@ -28,6 +28,7 @@ mod view;
 mod watch;
 
 pub use boot::{BootError, Options, Started, run};
+pub use control::Environment;
 pub use tap::{Joiner, Tap};
 
 #[cfg(test)]

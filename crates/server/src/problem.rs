@@ -4,6 +4,9 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
+/// Findings of one answer.
+const FINDINGS_MAX: usize = 1_000;
+
 /// A refused or failed call.
 #[derive(Debug)]
 pub(crate) struct Problem {
@@ -11,6 +14,8 @@ pub(crate) struct Problem {
     pub(crate) code: &'static str,
     pub(crate) detail: String,
     pub(crate) remedy: String,
+    /// Where in a document, and why.
+    pub(crate) findings: Vec<flags::Finding>,
 }
 
 impl Problem {
@@ -20,7 +25,7 @@ impl Problem {
         detail: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Problem {
-        Problem { status, code, detail: detail.into(), remedy: remedy.into() }
+        Problem { status, code, detail: detail.into(), remedy: remedy.into(), findings: Vec::new() }
     }
 
     pub(crate) fn bad_request(code: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Problem {
@@ -59,16 +64,20 @@ impl From<control::Refusal> for Problem {
             "not-yours-to-accept" | "outside-delegation" => StatusCode::FORBIDDEN,
             _ => StatusCode::CONFLICT,
         };
-        Problem::new(status, refusal.code, refusal.detail, refusal.remedy)
+        Problem { findings: refusal.findings, ..Problem::new(status, refusal.code, refusal.detail, refusal.remedy) }
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = json!({
+        let mut body = json!({
             "type": format!("urn:seaworthy:problem:{}", self.code), "title": self.status.canonical_reason().unwrap_or("error"),
             "status": self.status.as_u16(), "detail": self.detail, "code": self.code, "remedy": self.remedy,
         });
+        if !self.findings.is_empty() {
+            let finding = |f: &flags::Finding| json!({"place": f.place, "reason": f.reason});
+            body["findings"] = self.findings.iter().take(FINDINGS_MAX).map(finding).collect();
+        }
         let mut response = (self.status, body.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

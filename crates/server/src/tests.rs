@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use vocab::Id;
 
-use crate::app::{App, lock};
+use crate::app::{App, How, lock};
 use crate::{Options, api, boot, proxies};
 
 /// A control plane without threads and listeners. The jobs are held so that the intake stays open.
@@ -31,6 +31,7 @@ fn plane_with(
         ofrep_rate,
         cors,
         dev: false,
+        environment: None,
     };
     let (app, jobs, _) = boot::open(&options).unwrap();
     let token = boot::first_token(&app).unwrap().unwrap();
@@ -221,7 +222,7 @@ fn random_edits(with_profile: bool) {
                 step.iter().find(|(name, _)| *name == risk).unwrap().1
             })
             .collect();
-        let outcome = app.commit_flags(changes.clone(), false, "test", "");
+        let outcome = app.commit_flags(changes.clone(), &How::default(), "test", "");
         for ((key, (off, before)), risk) in keys.iter().zip(before).zip(risks) {
             let after = served(&app, key, &contexts);
             // Off is off as it was declared before, or the code default.
@@ -260,7 +261,7 @@ fn random_edits(with_profile: bool) {
                     .zip(&after)
                     .all(|(was, will)| was.iter().zip(will).all(|(was, will)| was.0 == will.0));
                 assert!(promoted || same, "reverted, and yet changed");
-                let again = promoted.then(|| app.commit_flags(changes, false, "test", ""));
+                let again = promoted.then(|| app.commit_flags(changes, &How::default(), "test", ""));
                 let same = again.is_none_or(|again| match again {
                     Ok(changed) => changed.impacts.is_empty(),
                     Err(problem) => problem.code == "unknown-flag",
@@ -307,6 +308,24 @@ fn breaking_the_glass_leaves_a_review_item() {
     let off = json!({"state": "DISABLED", "variants": {"on": true}, "defaultVariant": "on"});
     let changes = vec![FlagChange::Put { key: "f".into(), definition: off }];
     app.commit(Command::Flags { changes, break_glass: false }, "test", "").unwrap();
+}
+
+/// Guarantees: whoever says what he knows changes nothing that somebody else changed meanwhile.
+#[test]
+fn a_change_of_what_was_seen() {
+    let (_dir, app, _, _jobs) = plane();
+    let put = |default: &str, version: u64| {
+        let definition = json!({"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": default});
+        let how = How { expected: vec![("flag f".to_owned(), version)], ..How::default() };
+        let changes = vec![FlagChange::Put { key: "f".into(), definition }];
+        app.commit_flags(changes, &how, "test", "").map(|changed| changed.index).map_err(|problem| problem.code)
+    };
+    assert_eq!(put("on", 7), Err("changed-meanwhile"));
+    let first = put("on", 0).unwrap();
+    assert_eq!(put("off", 0), Err("changed-meanwhile"));
+    let second = put("off", first).unwrap();
+    assert_eq!(put("on", first), Err("changed-meanwhile"));
+    assert!(put("on", second).is_ok());
 }
 
 const BULK: &str = "/ofrep/v1/evaluate/flags";

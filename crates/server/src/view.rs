@@ -28,7 +28,7 @@ pub(crate) fn status(app: &App) -> Value {
         })
         .collect();
     json!({
-        "version": env!("CARGO_PKG_VERSION"), "now": now(), "data_dir": app.data_dir, "halted": state.halted(),
+        "version": env!("CARGO_PKG_VERSION"), "now": now(), "data_dir": app.data_dir, "environment": state.environment(), "halted": state.halted(),
         "epoch": state.epoch(), "audit_size": state.size(), "proxies": proxies,
         "events": {"rows": app.store.rows(), "rows_per_second": app.rows_per_second.load(Ordering::Relaxed)},
         "disk_full": app.disk_full.load(Ordering::Relaxed),

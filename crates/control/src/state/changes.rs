@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use experiments::{Profile, Spec, Treatment};
-use flags::{Flag, FlagChange, FlagSet, Overlay, Patch, Segment, Serves, Slice};
+use flags::{Finding, Flag, FlagChange, FlagSet, Overlay, Patch, Segment, Serves, Slice};
 use serde_json::{Map, Value};
 use vocab::{Id, Name, Share};
 
@@ -29,6 +29,7 @@ impl State {
         }
         let mut set = self.flag_set();
         let mut touched = BTreeSet::new();
+        let mut invalid = Vec::new();
         let under = self.experiments_by_flag();
         for change in changes {
             let (is_flag, key) = change.place();
@@ -42,9 +43,11 @@ impl State {
                 let remedy = format!("wait, or `seaworthy experiment stop {live}` first");
                 return refuse("under-experiment", format!("{kind} {key:?} is under experiment {live}"), remedy);
             }
-            let invalid = |findings: &[flags::Finding]| {
-                let detail = format!("{kind} {key:?}: {}", listed(findings));
-                refuse("invalid-flag", detail, "mend the definition and send it again; see docs/reference/flags.md")
+            let mut note = |findings: Vec<Finding>| {
+                let place = |finding: &Finding| {
+                    format!("/{kind}s/{}{}", key.replace('~', "~0").replace('/', "~1"), finding.place)
+                };
+                invalid.extend(findings.iter().map(|f| Finding { place: place(f), reason: f.reason.clone() }));
             };
             match change {
                 FlagChange::Put { key, definition } => match Flag::compile(key, definition, &Map::new(), &Map::new()) {
@@ -57,7 +60,7 @@ impl State {
                         }
                         set.insert(Arc::new(flag));
                     }
-                    Err(findings) => return invalid(&findings),
+                    Err(findings) => note(findings),
                 },
                 FlagChange::Revive(key) => match &self.known_flag(key)?.before_kill {
                     Some(before) => set.insert(before.clone()),
@@ -74,7 +77,7 @@ impl State {
                         return refuse("invalid-flag", "a segment's key has 1 to 256 bytes", "choose another key");
                     }
                     Ok(segment) => set.set_segment(key, Some(Arc::new(segment))),
-                    Err(findings) => return invalid(&findings),
+                    Err(findings) => note(findings),
                 },
                 FlagChange::DeleteSegment(key) => {
                     if !self.segments.contains_key(key) {
@@ -85,6 +88,10 @@ impl State {
                 }
             }
         }
+        if !invalid.is_empty() {
+            let remedy = "mend the definition and send it again; see docs/reference/flags.md".to_owned();
+            return Err(Refusal { code: "invalid-flag", detail: listed(&invalid), remedy, findings: invalid });
+        }
         let (flags, segments) = (set.flags().len(), set.segments().len());
         if flags > FLAGS_MAX || segments > FLAGS_MAX {
             return refuse("too-many-flags", format!("more than {FLAGS_MAX} flags or segments"), "delete some");
@@ -92,7 +99,8 @@ impl State {
         let tangles = set.tangles();
         if !tangles.is_empty() {
             let remedy = "change or remove what refers to it first, or all in one go with `seaworthy apply`";
-            return refuse("tangled-flags", listed(&tangles), remedy);
+            let remedy = remedy.to_owned();
+            return Err(Refusal { code: "tangled-flags", detail: listed(&tangles), remedy, findings: tangles });
         }
         // What a rollout will make must still be possible when it is promoted.
         for (id, patch) in &self.patches {

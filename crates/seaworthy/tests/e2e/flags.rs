@@ -99,6 +99,76 @@ fn a_flag_from_document_to_revival() {
     assert!(tell(&["apply", "-f", &again]).contains("are the same already\nnothing to do"));
 }
 
+/// Scenario: a flag is tried in staging and copied to production, each a control plane of its own.
+/// Guarantees: what it needs comes along where it is missing; a data directory is one environment's for good; clients that ask for
+/// another flag set get nothing.
+#[test]
+fn from_staging_to_production() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |data: &str, environment: &str, kind: &str| {
+        let data = dir.path().join(data);
+        let words =
+            ["serve", "--json", "--listen", "127.0.0.1:0", "--environment", environment, "--kind", kind, "--data"];
+        Process::start(&[&words[..], &[data.to_str().unwrap()]].concat(), "")
+    };
+    let (staging, production) = (start("a", "shop/staging", "dev"), start("b", "shop/production", "production"));
+    let token = |server: &Process| server.ready["admin_token"].as_str().unwrap().to_owned();
+    let (in_staging, in_production) = (token(&staging), token(&production));
+    let file = document(dir.path(), "flags.json", &flags());
+    told(&staging, &in_staging, &["apply", "-f", &file]);
+    let from = format!("http://{}", staging.address());
+    let copy = |words: &[&str]| {
+        let output = Command::new(BIN)
+            .args([&["copy", "--from", &from][..], words].concat())
+            .env("SEAWORTHY_URL", format!("http://{}", production.address()))
+            .env("SEAWORTHY_TOKEN", &in_production)
+            .env("SEAWORTHY_FROM_TOKEN", &in_staging)
+            .output()
+            .unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    assert!(copy(&["player", "--dry-run"]).contains("a dry run: nothing was changed"));
+    let said = copy(&["player"]);
+    assert!(said.contains("accounts") && said.contains("staff") && said.contains("in force"), "{said}");
+    let said = copy(&["player"]);
+    assert!(
+        said.contains("left as it is here: flag accounts, segment staff") && said.contains("nothing to do"),
+        "{said}"
+    );
+    assert!(copy(&["plaeyr"]).contains("has no flag"));
+    let history = told(&production, &in_production, &["flag", "history", "player"]);
+    assert!(history.contains(&format!("copied from {from}")), "{history}");
+
+    // Its flag set has its name, and a dev environment makes changes at once.
+    let evaluate = |server: &Process, token: &str, selector: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str()), ("flagd-selector", selector)];
+        let body = json!({"context": {"targetingKey": "bea"}}).to_string();
+        let path = "/ofrep/v1/evaluate/flags/player";
+        let (status, answer) = call(&server.address(), "POST", path, &headers, body.as_bytes()).unwrap();
+        (status, serde_json::from_slice::<Value>(&answer).unwrap())
+    };
+    let (status, answer) = evaluate(&production, &in_production, "flagSetId=shop/production");
+    assert_eq!((status, &answer["metadata"]["flagSetId"]), (200, &"shop/production".into()), "{answer}");
+    assert_eq!(evaluate(&production, &in_production, "flagSetId=shop/staging").0, 404);
+    assert_eq!(evaluate(&staging, &in_staging, "flagSetId=shop/staging").0, 200);
+    let mut wide = flags();
+    wide["flags"]["player"]["rules"] = json!([]);
+    let wide = document(dir.path(), "wide.json", &wide);
+    assert!(told(&staging, &in_staging, &["apply", "-f", &wide]).contains("in force"));
+    assert!(!run(&production, &in_production, &["apply", "-f", &wide]).status.success());
+
+    // Nobody starts production's data as staging by mistake.
+    production.kill();
+    let output = Command::new(BIN)
+        .args(["serve", "--listen", "127.0.0.1:0", "--environment", "shop/staging", "--data"])
+        .arg(dir.path().join("b"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("this is shop/production, not shop/staging"), "{said}");
+}
+
 /// Scenario: the control plane is killed amid large documents that change every flag at once.
 /// Guarantees: after a restart all flags are of one document, and of the newest that was acknowledged or a later one.
 #[test]
