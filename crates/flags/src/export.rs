@@ -287,7 +287,7 @@ impl Writer<'_> {
             Kind::Not(condition) => json!({"!": [self.condition(condition)?]}),
             Kind::Segment(key) => {
                 let Some(segment) = self.set.segment(key).cloned() else { return Ok(false.into()) };
-                let sorted = |set: &std::collections::HashSet<Box<str>>| {
+                let sorted = |set: &hashbrown::HashSet<Box<str>>| {
                     let mut list: Vec<String> = set.iter().map(ToString::to_string).collect();
                     list.sort_unstable();
                     list

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use flags::{Clock, Context, ErrorCode, EvaluationError, FlagSet, Reason};
+use flags::{Clock, Context, ErrorCode, Evaluation, EvaluationError, Flag, FlagSet, Reason};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use vocab::Timestamp;
@@ -125,7 +125,7 @@ impl Snapshot {
         self.decide(key, context, now)
     }
 
-    /// Notes that a client asked for all flags; each is then decided with [`Snapshot::decide`].
+    /// Notes that a client asked for all flags; [`Snapshot::decide_all`] then decides them.
     pub fn note_all(&self, context: &Context, now: Timestamp) {
         if let Some(watcher) = &self.watcher {
             watcher.evaluated(None, context, true, now);
@@ -135,13 +135,30 @@ impl Snapshot {
     /// Decides one flag without noting that somebody asked for it.
     pub fn decide(&self, key: &str, context: &Context, now: Timestamp) -> Result<Resolution<'_>, EvaluationError> {
         let evaluation = self.flags.evaluate(key, context, now)?;
-        let own = self.flags.flag(key).map(|flag| flag.metadata());
-        let mut metadata: Map<String, Value> = own
-            .into_iter()
-            .flatten()
-            .filter(|(_, v)| !v.is_object() && !v.is_array())
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect();
+        Ok(self.resolution(self.flags.flag(key), context, evaluation))
+    }
+
+    /// Decides all flags, by key, without noting that somebody asked for them.
+    pub fn decide_all<'a>(
+        &'a self,
+        context: &'a Context,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (&'a str, Result<Resolution<'a>, EvaluationError>)> {
+        self.flags.evaluate_all(context, now).map(|(flag, evaluation)| {
+            (flag.key(), evaluation.map(|evaluation| self.resolution(Some(flag), context, evaluation)))
+        })
+    }
+
+    /// What clients are told of an evaluation.
+    fn resolution<'a>(
+        &'a self,
+        flag: Option<&Arc<Flag>>,
+        context: &Context,
+        evaluation: Evaluation<'a>,
+    ) -> Resolution<'a> {
+        let own = flag.into_iter().flat_map(|flag| flag.metadata());
+        let mut metadata: Map<String, Value> =
+            own.filter(|(_, v)| !v.is_object() && !v.is_array()).map(|(k, v)| (k.clone(), v.clone())).collect();
         if self.telemetry {
             if let Some(id) = context.targeting_key() {
                 metadata.insert("contextId".into(), json!(id));
@@ -153,18 +170,7 @@ impl Snapshot {
             }
             metadata.insert("version".into(), json!(&self.digest()[..12]));
         }
-        Ok(Resolution { value: evaluation.value, variant: evaluation.variant, reason: evaluation.reason, metadata })
-    }
-
-    fn evaluate(&self, key: &str, context: &Context, now: Timestamp) -> Result<Value, EvaluationError> {
-        let found = self.decide(key, context, now)?;
-        let mut answer = json!({"key": key, "reason": found.reason.as_str(), "metadata": found.metadata});
-        if let Some(value) = found.value {
-            answer["value"] = value.clone();
-        }
-        // Stock clients index the variant, so it is there even where the code default is meant.
-        answer["variant"] = json!(found.variant.unwrap_or_default());
-        Ok(answer)
+        Resolution { value: evaluation.value, variant: evaluation.variant, reason: evaluation.reason, metadata }
     }
 
     /// `POST /ofrep/v1/evaluate/flags/{key}`
@@ -184,14 +190,13 @@ impl Snapshot {
         if let Some(watcher) = &self.watcher {
             watcher.evaluated(Some(key), &context, self.flags.flag(key).is_some(), now);
         }
-        match self.evaluate(key, &context, now) {
-            Ok(answer) => Reply { status: 200, body: Some(answer), etag: None },
-            Err(error) => Reply {
-                status: if error.code == ErrorCode::FlagNotFound { 404 } else { 400 },
-                body: Some(json!({"key": key, "errorCode": error.code.as_str(), "errorDetails": error.detail})),
-                etag: None,
-            },
-        }
+        let found = self.decide(key, &context, now);
+        let status = match &found {
+            Ok(_) => 200,
+            Err(error) if error.code == ErrorCode::FlagNotFound => 404,
+            Err(_) => 400,
+        };
+        Reply { status, body: Some(answer(key, found)), etag: None }
     }
 
     /// `POST /ofrep/v1/evaluate/flags`: the ETag covers the ruleset, the context and, where rules read the time, the time until
@@ -228,18 +233,26 @@ impl Snapshot {
             return Reply { status: 304, body: None, etag: Some(etag) };
         }
         self.note_all(&context, now);
-        let flags: Vec<Value> = self
-            .flags
-            .flags()
-            .into_keys()
-            .map(|key| match self.evaluate(key, &context, now) {
-                Ok(answer) => answer,
-                Err(error) => json!({"key": key, "errorCode": error.code.as_str(), "errorDetails": error.detail}),
-            })
-            .collect();
+        let flags: Vec<Value> = self.decide_all(&context, now).map(|(key, found)| answer(key, found)).collect();
         let body = json!({"flags": flags, "metadata": self.flags.metadata()});
         Reply { status: 200, body: Some(body), etag: Some(etag) }
     }
+}
+
+/// One flag of an answer.
+fn answer(key: &str, found: Result<Resolution<'_>, EvaluationError>) -> Value {
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => return json!({"key": key, "errorCode": error.code.as_str(), "errorDetails": error.detail}),
+    };
+    let mut answer = json!({"key": key, "reason": found.reason.as_str()});
+    answer["metadata"] = Value::Object(found.metadata);
+    if let Some(value) = found.value {
+        answer["value"] = value.clone();
+    }
+    // Stock clients index the variant, so it is there even where the code default is meant.
+    answer["variant"] = found.variant.unwrap_or_default().into();
+    answer
 }
 
 #[cfg(test)]
