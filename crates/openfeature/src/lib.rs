@@ -56,12 +56,12 @@ pub fn context(body: &[u8]) -> Result<Context, Value> {
     if body.is_empty() {
         return Ok(Context::default());
     }
-    let value: Value = serde_json::from_slice(body)
+    let mut value: Value = serde_json::from_slice(body)
         .map_err(|e| wrong(format!("the body is not JSON, at line {} column {}", e.line(), e.column())))?;
-    match value.get("context") {
+    match value.get_mut("context").map(Value::take) {
         None | Some(Value::Null) => Ok(Context::default()),
         Some(Value::Object(map)) => match map.get("targetingKey") {
-            None | Some(Value::String(_)) => Ok(Context::new(map.clone())),
+            None | Some(Value::String(_)) => Ok(Context::new(map)),
             Some(_) => Err(json!({"errorCode": "INVALID_CONTEXT", "errorDetails": "targetingKey must be text"})),
         },
         Some(_) => Err(json!({"errorCode": "INVALID_CONTEXT", "errorDetails": "context must be an object"})),
