@@ -7,7 +7,7 @@
 //! | target | bytes are | promises |
 //! |---|---|---|
 //! | `document` | the text of a flag document | no panic; what is read strictly is read leniently too, and evaluates as below |
-//! | `evaluation` | choices from which a document in both dialects, a context and a time are made | no panic; explaining, deciding all at once and deciding one agree; what in-process clients are sent can be read |
+//! | `evaluation` | choices from which a document in both dialects, a context and a time are made | no panic; explaining, deciding all at once and deciding one agree; what in-process clients are sent can be read and, for plain values, decides the same |
 //! | `segment` | the text of a segment, or choices | no panic; who is included is in |
 //! | `request` | the body of an OFREP request, or choices | no panic; a known ETag gives 304 |
 //!

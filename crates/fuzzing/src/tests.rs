@@ -32,17 +32,18 @@ fn seeds() {
     }
 }
 
-/// The makers are worth something only if what they make is mostly sound.
+/// The makers are worth something only if much of what they make is sound.
 #[test]
-fn most_made_documents_are_read() {
+fn much_of_what_is_made_is_read() {
     let (mut read, mut all) = (0, 0);
     arbtest::arbtest(|u| {
         let document = crate::made::document(u)?;
-        all += 1;
-        read += u32::from(flags::FlagSet::parse_leniently(&document.to_string()).is_ok());
+        all += document["flags"].as_object().map_or(0, serde_json::Map::len);
+        read += crate::bodies::sound(document)["flags"].as_object().map_or(0, serde_json::Map::len);
         Ok(())
     })
     .size_min(4 << 10)
     .size_max(16 << 10);
-    assert!(read * 10 > all, "{read} of {all}");
+    // About half; with less than a hundred documents in the time that is given, no more can be said.
+    assert!(read * 5 > all, "{read} of {all}");
 }
