@@ -147,7 +147,8 @@ pub fn measure(args: &Args, figures: &mut Figures) -> Result<()> {
             yes[place] = found;
         }
     }
-    let names = ["our dialect, native-1", "flagd's dialect, native-1", "flagd's dialect, flagd-v2", "LaunchDarkly", "Unleash"];
+    let names =
+        ["our dialect, native-1", "flagd's dialect, native-1", "flagd's dialect, flagd-v2", "LaunchDarkly", "Unleash"];
     // Half of the subjects match the rule, a tenth of those is rolled out to.
     for (name, found) in names.iter().zip(yes) {
         ensure!((20..=85).contains(&found), "{name} gives the flag to {found} of {SUBJECTS}: not the same flag");
@@ -180,10 +181,7 @@ fn many(args: &Args, figures: &mut Figures) -> Result<()> {
         load.push(began.elapsed().as_secs_f64());
         ensure!(set.flags().len() == count, "not all flags were read");
     }
-    figures.ours(
-        &format!("load {count} flags ({:.0} MB)", text.len() as f64 / 1e6),
-        format!("{:.2} s", median(load)),
-    );
+    figures.ours(&format!("load {count} flags ({:.0} MB)", text.len() as f64 / 1e6), format!("{:.2} s", median(load)));
     let few: serde_json::Map<String, Value> = (0..350).map(|n| (format!("flag-{n}"), flag(n))).collect();
     let set = flags::FlagSet::parse(&json!({"flags": few}).to_string()).map_err(|findings| anyhow!("{findings:?}"))?;
     let context = flags::Context::of("user-1").with("country", "DE");
@@ -191,9 +189,9 @@ fn many(args: &Args, figures: &mut Figures) -> Result<()> {
     let mut bulk = Vec::new();
     for _ in 0..if args.small { 3 } else { 301 } {
         let began = Instant::now();
-        let on = set.flags().into_keys().filter(|key| {
-            set.evaluate(key, black_box(&context), now).is_ok_and(|found| found.value == Some(&Value::Bool(true)))
-        });
+        let on = set
+            .evaluate_all(black_box(&context), now)
+            .filter(|(_, found)| found.as_ref().is_ok_and(|found| found.value == Some(&Value::Bool(true))));
         black_box(on.count());
         bulk.push(began.elapsed().as_secs_f64() * 1e6);
     }

@@ -9,6 +9,7 @@ mod figures;
 mod flags_beside_peers;
 mod ingest;
 mod machine;
+mod ofrep;
 mod proxy;
 mod watchers;
 
@@ -33,6 +34,8 @@ enum Part {
     Proxy,
     /// From a flag's commit to who watches.
     Watchers,
+    /// One flag by OFREP beside nginx and, if it is there, Unleash's edge.
+    Ofrep,
 }
 
 /// Measures.
@@ -79,6 +82,9 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Watchers) {
         watchers::measure(&args, &mut figures)?;
+    }
+    if wanted(Part::Ofrep) && !args.small {
+        ofrep::measure(&args, &mut figures)?;
     }
     if wanted(Part::Proxy) && !args.small {
         proxy::measure(&args, &mut figures)?;

@@ -19,7 +19,14 @@ const UPSTREAM: &str = "127.0.0.1:18081";
 const NGINX: &str = "127.0.0.1:18082";
 
 /// Ends nginx with the measurement.
-struct Nginx(Child);
+pub(crate) struct Nginx(Child);
+
+impl Nginx {
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Nginx {
     fn drop(&mut self) {
@@ -28,7 +35,8 @@ impl Drop for Nginx {
     }
 }
 
-fn nginx(core: &str, dir: &Path, name: &str, server: &str) -> Result<Nginx> {
+/// Starts nginx with a server of its own.
+pub(crate) fn nginx(core: &str, dir: &Path, name: &str, server: &str) -> Result<Nginx> {
     let config = dir.join(format!("{name}.conf"));
     let text = format!(
         "daemon off; worker_processes 1; pid {dir}/{name}.pid; error_log {dir}/{name}.log;\n\
@@ -51,27 +59,28 @@ fn nginx(core: &str, dir: &Path, name: &str, server: &str) -> Result<Nginx> {
 }
 
 /// What one run of wrk says.
-struct Load {
-    per_second: f64,
-    per_cpu_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
+pub(crate) struct Load {
+    pub(crate) per_second: f64,
+    pub(crate) per_cpu_second: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
 }
 
-fn wrk(address: &str, script: &Path, proxy: u32, connections: u32) -> Result<Load> {
-    let before = cpu_seconds(proxy)?;
+/// Asks for a while; `server` is the process whose work is counted.
+pub(crate) fn wrk(url: &str, script: &Path, server: u32, connections: u32) -> Result<Load> {
+    let before = cpu_seconds(server)?;
     let output = pinned("1", Path::new("wrk"))
         .args(["-t1", &format!("-c{connections}"), &format!("-d{SECONDS}s"), "-s"])
         .arg(script)
-        .arg(format!("http://{address}/things"))
+        .arg(url)
         .output()
         .context("cannot start wrk")?;
-    let spent = cpu_seconds(proxy)? - before;
+    let spent = cpu_seconds(server)? - before;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().find_map(|l| l.strip_prefix("result ")).with_context(|| format!("wrk said {text}"))?;
     let n: Vec<f64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
     let [requests, micros, errors, p50, p99] = n[..] else { anyhow::bail!("wrk said {line}") };
-    ensure!(errors == 0.0, "{errors} of {requests} requests failed at {address}");
+    ensure!(errors == 0.0, "{errors} of {requests} requests failed at {url}");
     Ok(Load {
         per_second: requests / micros * 1e6,
         per_cpu_second: requests / spent,
@@ -138,7 +147,7 @@ pub fn measure(args: &Args, figures: &mut Figures) -> Result<()> {
     sleep(Duration::from_secs(3));
 
     let contestants = [
-        ("nginx", NGINX.to_owned(), peer.0.id()),
+        ("nginx", NGINX.to_owned(), peer.id()),
         ("plain", plain.address()?, plain.id()),
         ("watched", watched.address()?, watched.id()),
     ];
@@ -146,8 +155,8 @@ pub fn measure(args: &Args, figures: &mut Figures) -> Result<()> {
     let mut calm: Vec<Vec<Load>> = contestants.iter().map(|_| Vec::new()).collect();
     for _ in 0..ROUNDS {
         for (place, (_, address, id)) in contestants.iter().enumerate() {
-            loads[place].push(wrk(address, &script, *id, 64)?);
-            calm[place].push(wrk(address, &script, *id, 1)?);
+            loads[place].push(wrk(&format!("http://{address}/things"), &script, *id, 64)?);
+            calm[place].push(wrk(&format!("http://{address}/things"), &script, *id, 1)?);
         }
     }
     let middle = |loads: &[Load], of: fn(&Load) -> f64| median(loads.iter().map(of).collect());

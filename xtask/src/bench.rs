@@ -27,7 +27,7 @@ pub fn measure(words: &[String]) -> Result<()> {
             Command::new(format!("{VENV}/bin/pip")).args(["install", "--quiet", "duckdb", "pyarrow"]),
         )?;
     }
-    if wanted("proxy") && (missing("nginx") || missing("wrk")) {
+    if (wanted("proxy") || wanted("ofrep")) && (missing("nginx") || missing("wrk")) {
         let install = "apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light wrk >/dev/null";
         run("nginx and wrk (Debian, as root)", Command::new("sh").args(["-c", install]))?;
     }

@@ -1,7 +1,8 @@
-//! Chores of the workspace: `cargo xtask ci | tidy | bench`. Every step prints its time.
+//! Chores of the workspace: `cargo xtask ci | tidy | bench | fuzz`. Every step prints its time.
 
 mod bench;
 mod browser;
+mod fuzz;
 mod tidy;
 
 use std::process::Command;
@@ -19,9 +20,11 @@ fn main() -> Result<()> {
         Some("ci") => ci(),
         Some("tidy") => tidy::check(),
         Some("bench") => bench::measure(&std::env::args().skip(2).collect::<Vec<_>>()),
+        Some("fuzz") => fuzz::run_targets(&std::env::args().skip(2).collect::<Vec<_>>()),
         other => {
             eprintln!(
-                "usage: cargo xtask ci | tidy | bench [flags audit ingest comparison proxy watchers] (got {other:?})"
+                "usage: cargo xtask ci | tidy | bench [flags audit ingest comparison proxy watchers ofrep] | fuzz [SECONDS] \
+                 (got {other:?})"
             );
             std::process::exit(2);
         }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 pub fn check() -> Result<()> {
     let mut breaches = graph()?;
     let mut files = Vec::new();
-    for dir in ["crates", "bench/src", "xtask"] {
+    for dir in ["crates", "bench/src", "fuzz/fuzz_targets", "xtask"] {
         files.extend(rust_files(Path::new(dir))?);
     }
     for file in files {

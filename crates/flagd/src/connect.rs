@@ -74,8 +74,8 @@ fn unary(face: &Face, version: &str, method: &str, headers: &HeaderMap, body: &B
         "ResolveAll" => {
             view.snapshot.note_all(&context, now());
             let mut flags = Map::new();
-            for key in view.snapshot.flags.flags().into_keys() {
-                let Ok(found) = view.snapshot.decide(key, &context, now()) else { continue };
+            for (key, found) in view.snapshot.decide_all(&context, now()) {
+                let Ok(found) = found else { continue };
                 let mut flag = json!({"reason": found.reason.as_str(), "metadata": found.metadata});
                 if let Some(variant) = found.variant {
                     flag["variant"] = json!(variant);

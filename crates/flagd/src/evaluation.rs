@@ -113,9 +113,9 @@ macro_rules! evaluation {
                 let context = self.enrich(context, &headers);
                 view.snapshot.note_all(&context, now());
                 let mut flags = std::collections::HashMap::new();
-                for key in view.snapshot.flags.flags().into_keys() {
+                for (key, found) in view.snapshot.decide_all(&context, now()) {
                     // As flagd does: what fails is left out of the whole.
-                    let Ok(found) = view.snapshot.decide(key, &context, now()) else { continue };
+                    let Ok(found) = found else { continue };
                     let value = found.value.and_then(|value| match value {
                         Value::Bool(b) => Some(Any::BoolValue(*b)),
                         Value::String(s) => Some(Any::StringValue(s.clone())),

@@ -84,7 +84,7 @@ impl View {
             let source = view.sources.get(key).map(String::as_str).unwrap_or_default();
             changes.insert(key.to_owned(), json!({"type": kind, "source": source, "flagKey": key}));
         };
-        for key in self.snapshot.flags.flags().into_keys() {
+        for (key, _) in self.snapshot.flags.flags() {
             match old.snapshot.flags.flag(key) {
                 None => note(key, "write", self),
                 Some(_) if self.snapshot.flags.digest_of(key) != old.snapshot.flags.digest_of(key) => {
@@ -93,7 +93,7 @@ impl View {
                 Some(_) => {}
             }
         }
-        for key in old.snapshot.flags.flags().into_keys() {
+        for (key, _) in old.snapshot.flags.flags() {
             if self.snapshot.flags.flag(key).is_none() {
                 note(key, "delete", old);
             }
@@ -198,7 +198,7 @@ fn build(selector: &Selector, version: u64, all: &[Source]) -> View {
     // What the chosen flags need decides along, whether or not it is chosen.
     let helpers: Vec<Arc<Flag>> = match selector {
         Selector::Everything => Vec::new(),
-        _ => all.iter().flat_map(|source| source.snapshot.flags.flags().into_values().cloned()).collect(),
+        _ => all.iter().flat_map(|source| source.snapshot.flags.flags().map(|(_, flag)| flag.clone())).collect(),
     };
     let flags = FlagSet::of(chosen.into_values().map(|(_, flag)| flag.clone()), set_metadata).with_helpers(helpers);
     let watcher = all.iter().find_map(|source| source.snapshot.watcher());

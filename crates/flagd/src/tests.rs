@@ -805,3 +805,49 @@ async fn management_says_how_it_is() {
         assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name}");
     }
 }
+
+mod listening {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::listen;
+
+    /// Guarantees: both versions of HTTP are spoken on one port, however slowly the first bytes come; at the end what is under way
+    /// is answered, and a connection that said nothing holds nobody up.
+    #[tokio::test]
+    async fn both_versions_on_one_port_until_the_end() {
+        let listener = listen::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let router = routers::ofrep(&face());
+        let serving = tokio::spawn(listen::serve_until(listener, None, router, async move { _ = stopped.await }));
+        let request = b"POST /ofrep/v1/evaluate/flags/f HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}";
+        let mut buffer = [0; 1_024];
+        let mut kept = TcpStream::connect(address).await.unwrap();
+        for chunks in [vec![request.as_slice()], vec![&request[..1], &request[1..3], &request[3..]]] {
+            for chunk in chunks {
+                kept.write_all(chunk).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            let n = kept.read(&mut buffer).await.unwrap();
+            assert!(buffer[..n].starts_with(b"HTTP/1.1 "), "{}", String::from_utf8_lossy(&buffer[..n]));
+        }
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.set_nodelay(true).unwrap();
+        slow.write_all(&request[..1]).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        // The preface and an empty frame of settings; the answer is a frame of settings (type 4).
+        second.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        second.read_exact(&mut buffer[..9]).await.unwrap();
+        assert_eq!(buffer[3], 4);
+        // It does not answer as a client must, so its connection would be waited for.
+        drop(second);
+        slow.write_all(&request[1..]).await.unwrap();
+        let n = slow.read(&mut buffer).await.unwrap();
+        assert!(buffer[..n].starts_with(b"HTTP/1.1 "));
+        let _silent = TcpStream::connect(address).await.unwrap();
+        stop.send(()).unwrap();
+        tokio::time::timeout(Duration::from_secs(10), serving).await.expect("it ends").unwrap();
+    }
+}

@@ -41,6 +41,7 @@ impl Attribute {
     }
 
     /// The value; null counts as absent.
+    #[inline]
     pub(crate) fn find<'a>(&self, context: &'a Context, now: Timestamp) -> Option<Found<'a>> {
         let map = context.attributes();
         let walk = |parts: &[Box<str>]| {
@@ -63,11 +64,13 @@ impl Attribute {
 }
 
 /// The first that is present.
+#[inline]
 pub(crate) fn first<'a>(attributes: &[Attribute], context: &'a Context, now: Timestamp) -> Option<Found<'a>> {
     attributes.iter().find_map(|attribute| attribute.find(context, now))
 }
 
 /// A unit of bucketing: the first attribute that is text, a number or a truth value, and not empty.
+#[inline]
 pub(crate) fn unit<'a>(attributes: &[Attribute], context: &'a Context, now: Timestamp) -> Option<Cow<'a, str>> {
     attributes.iter().find_map(|attribute| match attribute.find(context, now)? {
         Found::Text(text) => Some(Cow::Borrowed(text)),

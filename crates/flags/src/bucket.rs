@@ -10,8 +10,6 @@
 //!
 //! A generation never changes its meaning; a flag or experiment that was started under one stays under it.
 
-use std::hash::Hasher;
-
 use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher24;
 use vocab::{Arm, Share, subject_key_fits};
@@ -192,10 +190,9 @@ impl BucketKey {
         ((u128::from(self.hash(subject)) * u128::from(Share::WHOLE)) >> 64) as u32
     }
 
+    #[inline]
     pub(crate) fn hash(&self, subject: &str) -> u64 {
-        let mut hasher = SipHasher24::new_with_key(&self.0);
-        hasher.write(subject.as_bytes());
-        hasher.finish()
+        SipHasher24::new_with_key(&self.0).hash(subject.as_bytes())
     }
 }
 

@@ -2,8 +2,8 @@
 //! but for JSONLogic that breaks and for flags and segments that hang together too deeply.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
+use hashbrown::HashSet;
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value, json};
 use vocab::Timestamp;
@@ -11,7 +11,7 @@ use vocab::Timestamp;
 use crate::attribute::{self, Attribute, Found};
 use crate::evaluate::{EvaluationError, Scene};
 use crate::fields::{Fields, Findings};
-use crate::logic::Expr;
+use crate::logic::{Expr, weight};
 use crate::semver;
 use crate::split::{Bucket, attributes};
 
@@ -302,6 +302,19 @@ fn time(value: &Value) -> Option<Timestamp> {
 }
 
 impl Test {
+    /// How much there is to compare one value with.
+    fn breadth(&self) -> usize {
+        match self {
+            Test::In(values) | Test::Equals(values) => values.len(),
+            Test::Text(_, parts) | Test::SemVer(_, parts) => parts.len(),
+            // An expression is slower by far than a text.
+            Test::Matches(expressions) => expressions.len().saturating_mul(16),
+            Test::Number(_, values) => values.len(),
+            Test::Time { values, .. } => values.len(),
+            Test::InTexts(_) | Test::Exists => 1,
+        }
+    }
+
     fn holds(&self, value: &Value, coerce: Coerce, ignore_case: bool) -> bool {
         let text = || -> Option<Cow<'_, str>> {
             let text = match (value, coerce) {
@@ -366,8 +379,14 @@ fn same(a: &Value, b: &Value) -> bool {
 }
 
 impl Comparison {
-    fn holds(&self, scene: &Scene<'_>) -> bool {
-        let Some(found) = attribute::first(&self.attributes, scene.context, scene.now) else { return false };
+    fn holds(&self, scene: &Scene<'_>) -> Result<bool, EvaluationError> {
+        let Some(found) = attribute::first(&self.attributes, scene.context, scene.now) else { return Ok(false) };
+        let length = match found {
+            Found::Json(value) => weight(value),
+            _ => 1,
+        };
+        // Sixteen values that are compared with a short text are a step, too.
+        scene.step(length.saturating_mul(self.test.breadth()) / 16)?;
         let any = match found {
             // The usual case first: nothing is made of a text to compare it.
             Found::Text(text) => self.text_holds(text),
@@ -384,7 +403,7 @@ impl Comparison {
             }
             Found::Json(value) => self.test.holds(value, self.coerce, self.ignore_case),
         };
-        any != self.negate
+        Ok(any != self.negate)
     }
 
     fn text_holds(&self, text: &str) -> bool {
@@ -398,7 +417,7 @@ impl Comparison {
 
 impl Condition {
     pub(crate) fn holds(&self, scene: &Scene<'_>) -> Result<bool, EvaluationError> {
-        scene.step()?;
+        scene.step(1)?;
         let holds = match &self.kind {
             Kind::Constant(constant) => *constant,
             Kind::All(conditions) => {
@@ -425,7 +444,7 @@ impl Condition {
             Kind::Segment(key) => scene.in_segment(key)?,
             Kind::Flag(key, variants) => scene.flag_gives(key, variants)?,
             Kind::Bucket(bucket) => bucket.holds(scene),
-            Kind::Attribute(comparison) => comparison.holds(scene),
+            Kind::Attribute(comparison) => comparison.holds(scene)?,
             Kind::Logic(expr) => scene.logic(expr)?,
         };
         scene.trace(|| json!({"at": &*self.place, "holds": holds}));

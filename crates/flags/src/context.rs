@@ -49,11 +49,13 @@ impl Context {
     }
 
     /// The subject; none if absent or empty.
+    #[inline]
     pub fn targeting_key(&self) -> Option<&str> {
         self.targeting_key.as_deref().filter(|key| !key.is_empty())
     }
 
     /// All attributes but the targeting key.
+    #[inline]
     pub fn attributes(&self) -> &Map<String, Value> {
         &self.attributes
     }

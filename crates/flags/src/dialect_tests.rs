@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use vocab::{Id, Kind, Share, Timestamp};
 
-use crate::{Bucketing, Context, ErrorCode, FlagSet, Overlay, Reason, Serves, Slice};
+use crate::{Bucketing, Context, ErrorCode, Flag, FlagSet, Overlay, Reason, Serves, Slice};
 
 const NOON: &str = "2026-12-01T12:00:00Z";
 
@@ -583,5 +583,20 @@ fn what_hangs_together_is_bounded() {
         assert!(found.is_err() && steps.len() <= 2_000);
         set.to_flagd(set.flag(key).unwrap()).unwrap_err();
         set.portable(key);
+    }
+}
+
+/// Guarantees: in process as on the server a number and a truth value name a subject by their text, and a list names nobody.
+#[test]
+fn targets_by_attribute_are_the_same_in_process() {
+    let targets = json!([{"attr": "n", "variant": "on", "subjects": ["1", "true", "x", "1e3"]}]);
+    let set = one(json!({"targets": targets}));
+    let sent = Flag::compile("f", &set.portable("f").unwrap(), &Map::new(), &Map::new()).unwrap();
+    let values = json!([1, 1.0, "1", true, "x", "1e3", 1000, ["x"], [1], 2, false, null, {}]);
+    for (n, value) in values.as_array().unwrap().iter().enumerate() {
+        let context = Context::of("u").with("n", value.clone());
+        let expected = Some(if n < 6 { "on" } else { "off" });
+        assert_eq!(set.evaluate("f", &context, at(NOON)).unwrap().variant, expected, "{value}");
+        assert_eq!(sent.evaluate(&context, None, at(NOON)).unwrap().variant, expected, "{value} in process");
     }
 }

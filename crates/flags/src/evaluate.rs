@@ -161,23 +161,30 @@ pub(crate) struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    /// Notes a step if somebody wants to know.
+    /// Notes a step if somebody wants to know, which is seldom.
+    #[inline]
     pub(crate) fn trace(&self, step: impl FnOnce() -> Value) {
         if let Some(steps) = self.steps {
-            if steps.borrow().len() >= STEPS_NOTED_MAX {
-                return;
-            }
-            let mut step = step();
-            if let Some((kind, key)) = self.within {
-                step["within"] = Value::from(format!("{kind} {key}"));
-            }
-            steps.borrow_mut().push(step);
+            self.note(steps, step);
         }
     }
 
-    /// Pays for one condition.
-    pub(crate) fn step(&self) -> Result<(), EvaluationError> {
-        charge(self.budget, 1).map_err(|detail| broken(self.flag_key, &detail))
+    #[cold]
+    fn note(&self, steps: &RefCell<Vec<Value>>, step: impl FnOnce() -> Value) {
+        if steps.borrow().len() >= STEPS_NOTED_MAX {
+            return;
+        }
+        let mut step = step();
+        if let Some((kind, key)) = self.within {
+            step["within"] = Value::from(format!("{kind} {key}"));
+        }
+        steps.borrow_mut().push(step);
+    }
+
+    /// Pays for so many steps: a condition or a flag is one.
+    #[inline]
+    pub(crate) fn step(&self, steps: usize) -> Result<(), EvaluationError> {
+        charge(self.budget, steps).map_err(|detail| broken(self.flag_key, &detail))
     }
 
     fn deeper(&self, kind: &'static str, key: &'a str) -> Result<Self, EvaluationError> {
@@ -209,6 +216,7 @@ impl<'a> Scene<'a> {
     /// Whether another flag is on and gives one of these variants.
     pub(crate) fn flag_gives(&self, key: &'a str, variants: &[Box<str>]) -> Result<bool, EvaluationError> {
         let Some(flag) = self.flag(key) else { return Ok(false) };
+        self.step(1)?;
         let scene = Scene { flag_key: &flag.key, bucketing: flag.bucketing, ..self.deeper("flag", key)? };
         let found = flag.decide(&scene, self.set.and_then(|set| set.overlay(key)))?;
         Ok(found.reason != Reason::Disabled && found.variant.is_some_and(|name| variants.iter().any(|v| **v == *name)))
@@ -280,6 +288,27 @@ impl FlagSet {
         let Some(flag) = self.flag(key) else {
             return Err(EvaluationError { code: ErrorCode::FlagNotFound, detail: format!("there is no flag {key:?}") });
         };
+        self.evaluate_flag(flag, context, now, steps, budget)
+    }
+
+    /// Decides all flags, by key, each as [`FlagSet::evaluate`] does.
+    pub fn evaluate_all<'a>(
+        &'a self,
+        context: &'a Context,
+        now: Timestamp,
+    ) -> impl ExactSizeIterator<Item = (&'a Arc<Flag>, Result<Evaluation<'a>, EvaluationError>)> {
+        let all = self.in_order().iter();
+        all.map(move |flag| (flag, self.evaluate_flag(flag, context, now, None, &Expr::budget())))
+    }
+
+    fn evaluate_flag<'a>(
+        &'a self,
+        flag: &'a Flag,
+        context: &Context,
+        now: Timestamp,
+        steps: Option<&RefCell<Vec<Value>>>,
+        budget: &Cell<u32>,
+    ) -> Result<Evaluation<'a>, EvaluationError> {
         let bucketing = flag.bucketing;
         let scene = Scene {
             context,
@@ -293,7 +322,7 @@ impl FlagSet {
             steps,
             side: None,
         };
-        flag.decide(&scene, self.overlay(key))
+        flag.decide(&scene, self.overlay(&flag.key))
     }
 }
 

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 use vocab::Timestamp;
 
-use crate::attribute::Attribute;
+use crate::attribute::{Attribute, text};
 use crate::bucket::Bucketing;
 use crate::condition::{Coerce, Comparison, Condition, Kind, NumberTest, Test, TextTest};
 use crate::document::{Flag, FlagSet, Rules};
@@ -18,6 +18,8 @@ type Export = Result<Value, String>;
 /// How large a rule may become when segments and other flags are written into it.
 const BYTES_MAX: usize = 256 << 10;
 const DEPTH_MAX: usize = 20;
+/// Whole numbers from here on are not all numbers of 64-bit floating point.
+const EXACT_BELOW: f64 = 9e15;
 
 struct Writer<'a> {
     set: &'a FlagSet,
@@ -129,9 +131,17 @@ impl Writer<'_> {
             for (variant, mut subjects) in by_variant {
                 subjects.sort_unstable();
                 let named = var(&targets.attribute)?;
-                // A number names a subject by its text.
-                let named = if targets.attribute == Attribute::TargetingKey { named } else { json!({"cat": [named]}) };
-                let condition = json!({"in": [named, subjects]});
+                let mut listed: Vec<Value> = subjects.iter().map(|subject| (*subject).into()).collect();
+                if targets.attribute != Attribute::TargetingKey {
+                    // A number or a truth value names a subject by its text.
+                    let scalars = subjects.iter().filter_map(|subject| serde_json::from_str::<Value>(subject).ok());
+                    let named = |value: &Value| text(value).is_some_and(|text| subjects.binary_search(&&*text).is_ok());
+                    listed.extend(scalars.filter(|value| !value.is_string() && named(value)));
+                }
+                if listed.iter().any(|value| value.as_f64().is_some_and(|n| n.abs() >= EXACT_BELOW)) {
+                    return Err("flagd's numbers are not exact".to_owned());
+                }
+                let condition = json!({"in": [named, listed]});
                 self.spend(&condition, 1)?;
                 chain.extend([condition, self.name(variant)]);
             }
@@ -287,7 +297,7 @@ impl Writer<'_> {
             Kind::Not(condition) => json!({"!": [self.condition(condition)?]}),
             Kind::Segment(key) => {
                 let Some(segment) = self.set.segment(key).cloned() else { return Ok(false.into()) };
-                let sorted = |set: &std::collections::HashSet<Box<str>>| {
+                let sorted = |set: &hashbrown::HashSet<Box<str>>| {
                     let mut list: Vec<String> = set.iter().map(ToString::to_string).collect();
                     list.sort_unstable();
                     list

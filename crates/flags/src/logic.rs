@@ -330,21 +330,25 @@ enum Data<'a> {
 type Eval<'a> = Result<V<'a>, String>;
 
 /// Takes steps from what is left.
+#[inline]
 pub(crate) fn charge(left: &Cell<u32>, steps: usize) -> Result<(), String> {
     match left.get().checked_sub(u32::try_from(steps).unwrap_or(u32::MAX)) {
         Some(rest) => {
             left.set(rest);
             Ok(())
         }
-        None => {
-            left.set(0);
-            Err(format!("it takes more than {STEPS_MAX} steps"))
-        }
+        None => Err(exhausted(left)),
     }
 }
 
+#[cold]
+fn exhausted(left: &Cell<u32>) -> String {
+    left.set(0);
+    format!("it takes more than {STEPS_MAX} steps")
+}
+
 /// How much a value weighs, in steps: what it costs to copy it.
-fn weight(value: &Value) -> usize {
+pub(crate) fn weight(value: &Value) -> usize {
     match value {
         Value::String(text) => 1 + text.len() / 16,
         Value::Array(items) => 1 + items.iter().map(weight).sum::<usize>(),

@@ -1,8 +1,7 @@
 //! A flag in our own dialect (docs/reference/flags.md): off, prerequisites, targets, rules, fallthrough, and changes that come
 //! by themselves at a time. Read whole, with a finding for each fault.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use serde_json::{Map, Value, json};
 use vocab::Timestamp;
 
@@ -135,6 +134,7 @@ impl Model {
     }
 
     /// What holds at a time.
+    #[inline]
     pub(crate) fn body(&self, now: Timestamp) -> &Body {
         let passed = self.periods.partition_point(|(at, _)| *at <= now);
         &self.periods[passed.saturating_sub(1)].1
@@ -307,6 +307,7 @@ impl Body {
     }
 
     /// Why this flag is off for everybody or for this subject, if it is.
+    #[inline]
     pub(crate) fn off(&self, scene: &Scene<'_>) -> Result<Option<Decision>, EvaluationError> {
         if !self.on {
             scene.trace(|| json!({"at": &*self.written[0], "holds": false}));
@@ -323,6 +324,7 @@ impl Body {
     }
 
     /// Targets, rules, fallthrough.
+    #[inline]
     pub(crate) fn decide(&self, scene: &Scene<'_>) -> Result<Decision, EvaluationError> {
         for targets in &self.targets {
             let found = match targets.attribute.find(scene.context, scene.now) {

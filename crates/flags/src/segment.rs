@@ -1,8 +1,8 @@
 //! Segments: named groups of subjects, by list and by condition.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use serde_json::Value;
 
 use crate::clock::Clock;

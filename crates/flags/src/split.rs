@@ -107,6 +107,7 @@ impl Hashing {
     }
 
     /// The unit's place in `[0, total]`; none without a unit.
+    #[inline]
     pub(crate) fn place(&self, scene: &Scene<'_>) -> Option<f64> {
         let unit = attribute::unit(&self.by, scene.context, scene.now);
         match unit.filter(|unit| subject_key_fits(unit)) {
@@ -213,6 +214,7 @@ impl Split {
     }
 
     /// The variant of the subject; none if its place is in no range, or if it has none.
+    #[inline]
     pub(crate) fn choose(&self, scene: &Scene<'_>) -> Option<usize> {
         let place = self.hashing.place(scene)?;
         let found = self.ranges.iter().find(|range| place >= range.from && place < range.below);

@@ -132,6 +132,12 @@ fn a_broken_rule_is_its_own_flags_matter() {
     let worse =
         document(json!({"unknown": flag(json!({"nonsense": [1]})), "bad": {"state": "ENABLED", "variants": {}}}));
     assert_eq!(FlagSet::parse_leniently(&worse).unwrap_err().len(), 2);
+    // A shared rule that refers to itself is broken like any other, and written out nowhere.
+    let circle =
+        json!({"$evaluators": {"me": {"or": [{"$ref": "me"}]}}, "flags": {"round": flag(json!({"$ref": "me"}))}});
+    let (set, findings) = FlagSet::parse_leniently(&circle.to_string()).unwrap();
+    assert_eq!(findings.len(), 1);
+    assert_eq!(set.portable("round").unwrap()["targeting"], json!({"$ref": "me"}));
     let mut disabled = flag(json!({"nonsense": [1]}));
     disabled["state"] = "DISABLED".into();
     let (set, _) = FlagSet::parse_leniently(&document(json!({"off": disabled}))).unwrap();
@@ -347,6 +353,26 @@ fn evaluation_is_bounded() {
     }
     let error = run(&doubling("cat"), &json!({"items": items})).unwrap_err();
     assert_eq!(error, "it takes more than 500000 steps");
+    // Prerequisites double with every level; lists of an attribute and of a condition multiply.
+    let prerequisite = |n: usize| json!({"flag": format!("f{}", n + 1), "variants": ["on"]});
+    let chain: Map<String, Value> = (0..30)
+        .map(|n| {
+            let needs = if n < 29 { vec![prerequisite(n), prerequisite(n)] } else { Vec::new() };
+            let flag = json!({"variants": {"on": true}, "on": true, "prerequisites": needs, "fallthrough": "on"});
+            (format!("f{n}"), flag)
+        })
+        .collect();
+    let values: Vec<String> = (0..5_000).map(|n| format!("{}{n}", "x".repeat(100))).collect();
+    let when = json!({"attr": "items", "op": "contains", "values": values});
+    let rules: Vec<Value> = (0..30).map(|_| json!({"when": when, "serve": "on"})).collect();
+    let lists = json!({"variants": {"on": true}, "on": true, "rules": rules, "fallthrough": null});
+    let set = set(json!({"flags": chain}));
+    let lists = FlagSet::parse(&json!({"flags": {"lists": lists}}).to_string()).unwrap();
+    let context = Context::of("u").with("items", json!(vec!["y".repeat(1_000); 900]));
+    for (set, key) in [(set, "f0"), (lists, "lists")] {
+        let error = set.evaluate(key, &context, NOW).unwrap_err();
+        assert!(error.detail.ends_with("it takes more than 500000 steps"), "{error}");
+    }
     let fine = json!({"reduce": [{"var": "items"}, {"+": [{"var": "current"}, {"var": "accumulator"}]}, 0]});
     assert_eq!(run(&fine, &json!({"items": items})).unwrap(), json!(12_497_500));
 }

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use flags::{Clock, Context, ErrorCode, Evaluation, EvaluationError, FlagSet, Reason};
+use flags::{Clock, Context, ErrorCode, Evaluation, EvaluationError, Flag, FlagSet, Reason};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use vocab::{Arm, Id, Timestamp};
@@ -69,12 +69,12 @@ pub fn context(body: &[u8]) -> Result<Context, Value> {
     if body.is_empty() {
         return Ok(Context::default());
     }
-    let value: Value = serde_json::from_slice(body)
+    let mut value: Value = serde_json::from_slice(body)
         .map_err(|e| wrong(format!("the body is not JSON, at line {} column {}", e.line(), e.column())))?;
-    match value.get("context") {
+    match value.get_mut("context").map(Value::take) {
         None | Some(Value::Null) => Ok(Context::default()),
         Some(Value::Object(map)) => match map.get("targetingKey") {
-            None | Some(Value::String(_)) => Ok(Context::new(map.clone())),
+            None | Some(Value::String(_)) => Ok(Context::new(map)),
             Some(_) => Err(json!({"errorCode": "INVALID_CONTEXT", "errorDetails": "targetingKey must be text"})),
         },
         Some(_) => Err(json!({"errorCode": "INVALID_CONTEXT", "errorDetails": "context must be an object"})),
@@ -149,7 +149,7 @@ impl Snapshot {
         self.decide(key, context, now)
     }
 
-    /// Notes that a client asked for all flags; each is then decided with [`Snapshot::decide`].
+    /// Notes that a client asked for all flags; [`Snapshot::decide_all`] then decides them.
     pub fn note_all(&self, context: &Context, now: Timestamp) {
         if let Some(watcher) = &self.watcher {
             watcher.evaluated(None, context, true, now);
@@ -158,21 +158,56 @@ impl Snapshot {
 
     /// Decides one flag without noting that somebody asked for it.
     pub fn decide(&self, key: &str, context: &Context, now: Timestamp) -> Result<Resolution<'_>, EvaluationError> {
-        let preview = self.preview(key, context, now);
+        let flag = self.flags.flag(key);
+        let preview = flag.and_then(|flag| self.preview(flag, context, now));
         let evaluation = match &preview {
             Some((_, found)) => found.clone(),
             None => self.flags.evaluate(key, context, now)?,
         };
+        Ok(self.resolution(key, flag, context, evaluation, preview.map(|(id, _)| id)))
+    }
+
+    /// Decides all flags, by key, without noting that somebody asked for them.
+    pub fn decide_all<'a>(
+        &'a self,
+        context: &'a Context,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (&'a str, Result<Resolution<'a>, EvaluationError>)> {
+        self.flags.evaluate_all(context, now).map(move |(flag, evaluation)| {
+            let preview = self.preview(flag, context, now);
+            let (preview, evaluation) = match preview {
+                Some((id, found)) => (Some(id), Ok(found)),
+                None => (None, evaluation),
+            };
+            let found = evaluation.map(|found| self.resolution(flag.key(), Some(flag), context, found, preview));
+            (flag.key(), found)
+        })
+    }
+
+    /// What a preview link gives: its variant, whether or not the flag is on, and no part in an experiment.
+    fn preview<'a>(&'a self, flag: &'a Flag, context: &Context, now: Timestamp) -> Option<(Id, Evaluation<'a>)> {
+        let text = context.attributes().get(PREVIEW)?.as_str()?;
+        let (id, variant) = self.previews.as_ref()?.variant(text, flag.key(), context.targeting_key()?, now)?;
+        let (name, value) = flag.variants().iter().find(|(name, _)| **name == *variant)?;
+        let (variant, value) = (Some(name.as_str()), Some(value));
+        Some((id, Evaluation { variant, value, reason: Reason::TargetingMatch, experiment: None }))
+    }
+
+    /// What clients are told of an evaluation.
+    fn resolution<'a>(
+        &'a self,
+        key: &str,
+        flag: Option<&Arc<Flag>>,
+        context: &Context,
+        evaluation: Evaluation<'a>,
+        preview: Option<Id>,
+    ) -> Resolution<'a> {
         if let (Some(watcher), Some(experiment)) = (&self.watcher, evaluation.experiment) {
             watcher.exposed(key, context.targeting_key().unwrap_or_default(), experiment, evaluation.variant);
         }
-        let own = self.flags.flag(key).map(|flag| flag.metadata());
-        let mut metadata: Map<String, Value> = own
-            .into_iter()
-            .flatten()
-            .filter(|(_, v)| !v.is_object() && !v.is_array())
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect();
+        let own = flag.into_iter().flat_map(|flag| flag.metadata());
+        let mut metadata: Map<String, Value> =
+            own.filter(|(_, v)| !v.is_object() && !v.is_array()).map(|(k, v)| (k.clone(), v.clone())).collect();
         if self.telemetry {
             if let Some(id) = context.targeting_key() {
                 metadata.insert("contextId".into(), json!(id));
@@ -182,32 +217,12 @@ impl Snapshot {
                 metadata.insert("experimentArm".into(), json!(arm.as_str()));
                 metadata.insert("bucketing".into(), json!("native-1"));
             }
-            if let Some((id, _)) = preview {
+            if let Some(id) = preview {
                 metadata.insert("previewId".into(), json!(id.to_string()));
             }
             metadata.insert("version".into(), json!(&self.digest()[..12]));
         }
-        Ok(Resolution { value: evaluation.value, variant: evaluation.variant, reason: evaluation.reason, metadata })
-    }
-
-    /// What a preview link gives: its variant, whether or not the flag is on, and no part in an experiment.
-    fn preview(&self, key: &str, context: &Context, now: Timestamp) -> Option<(Id, Evaluation<'_>)> {
-        let text = context.attributes().get(PREVIEW)?.as_str()?;
-        let (id, variant) = self.previews.as_ref()?.variant(text, key, context.targeting_key()?, now)?;
-        let (name, value) = self.flags.flag(key)?.variants().iter().find(|(name, _)| **name == *variant)?;
-        let (variant, value) = (Some(name.as_str()), Some(value));
-        Some((id, Evaluation { variant, value, reason: Reason::TargetingMatch, experiment: None }))
-    }
-
-    fn evaluate(&self, key: &str, context: &Context, now: Timestamp) -> Result<Value, EvaluationError> {
-        let found = self.decide(key, context, now)?;
-        let mut answer = json!({"key": key, "reason": found.reason.as_str(), "metadata": found.metadata});
-        if let Some(value) = found.value {
-            answer["value"] = value.clone();
-        }
-        // Stock clients index the variant, so it is there even where the code default is meant.
-        answer["variant"] = json!(found.variant.unwrap_or_default());
-        Ok(answer)
+        Resolution { value: evaluation.value, variant: evaluation.variant, reason: evaluation.reason, metadata }
     }
 
     /// `POST /ofrep/v1/evaluate/flags/{key}`
@@ -227,14 +242,13 @@ impl Snapshot {
         if let Some(watcher) = &self.watcher {
             watcher.evaluated(Some(key), &context, self.flags.flag(key).is_some(), now);
         }
-        match self.evaluate(key, &context, now) {
-            Ok(answer) => Reply { status: 200, body: Some(answer), etag: None },
-            Err(error) => Reply {
-                status: if error.code == ErrorCode::FlagNotFound { 404 } else { 400 },
-                body: Some(json!({"key": key, "errorCode": error.code.as_str(), "errorDetails": error.detail})),
-                etag: None,
-            },
-        }
+        let found = self.decide(key, &context, now);
+        let status = match &found {
+            Ok(_) => 200,
+            Err(error) if error.code == ErrorCode::FlagNotFound => 404,
+            Err(_) => 400,
+        };
+        Reply { status, body: Some(answer(key, found)), etag: None }
     }
 
     /// `POST /ofrep/v1/evaluate/flags`: the ETag covers the ruleset, the context and, where rules read the time, the time until
@@ -273,18 +287,26 @@ impl Snapshot {
             return Reply { status: 304, body: None, etag: Some(etag) };
         }
         self.note_all(&context, now);
-        let flags: Vec<Value> = self
-            .flags
-            .flags()
-            .into_keys()
-            .map(|key| match self.evaluate(key, &context, now) {
-                Ok(answer) => answer,
-                Err(error) => json!({"key": key, "errorCode": error.code.as_str(), "errorDetails": error.detail}),
-            })
-            .collect();
+        let flags: Vec<Value> = self.decide_all(&context, now).map(|(key, found)| answer(key, found)).collect();
         let body = json!({"flags": flags, "metadata": self.flags.metadata()});
         Reply { status: 200, body: Some(body), etag: (!previews).then_some(etag) }
     }
+}
+
+/// One flag of an answer.
+fn answer(key: &str, found: Result<Resolution<'_>, EvaluationError>) -> Value {
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => return json!({"key": key, "errorCode": error.code.as_str(), "errorDetails": error.detail}),
+    };
+    let mut answer = json!({"key": key, "reason": found.reason.as_str()});
+    answer["metadata"] = Value::Object(found.metadata);
+    if let Some(value) = found.value {
+        answer["value"] = value.clone();
+    }
+    // Stock clients index the variant, so it is there even where the code default is meant.
+    answer["variant"] = found.variant.unwrap_or_default().into();
+    answer
 }
 
 #[cfg(test)]

@@ -265,16 +265,15 @@ pub async fn run(
     let router = api::router(app.clone());
     for other in others {
         let router = router.clone();
-        tokio::spawn(async move { axum::serve(other, router).await });
+        tokio::spawn(flagd::listen::serve(other, None, router));
     }
     let (gone, going) = tokio::sync::oneshot::channel::<()>();
     let mut serving = tokio::spawn(async move {
-        axum::serve(listener, router)
-            .with_graceful_shutdown(async move {
-                stop.await;
-                let _ = gone.send(());
-            })
-            .await
+        let stopped = async move {
+            stop.await;
+            let _ = gone.send(());
+        };
+        flagd::listen::serve_until(listener, None, router, stopped).await;
     });
     tokio::select! {
         _ = &mut serving => {}

@@ -201,7 +201,10 @@ pub async fn run(args: Args) -> Result<u8> {
         }
         let listener = listen::bind(SocketAddr::new(options.bind, port)).await?;
         addresses.insert(name.to_owned(), listener.local_addr()?.to_string().into());
-        tasks.spawn(async move { listen::serve(listener, tls, router).await.map_err(anyhow::Error::from) });
+        tasks.spawn(async move {
+            listen::serve(listener, tls, router).await;
+            Ok(())
+        });
     }
     // Listening first: a source that takes its time is told by /readyz, not by refused connections.
     let flags = sources::follow(hub.clone(), options.sources.clone()).await?;
