@@ -18,12 +18,14 @@ mod evaluate;
 mod export;
 mod fields;
 mod fractional;
+pub mod generation;
 mod impact;
 mod javascript;
 mod logic;
 mod model;
 mod segment;
 mod semver;
+mod sight;
 mod split;
 
 pub use bucket::{BucketKey, Bucketing, Slice};
