@@ -1,7 +1,18 @@
 //! OFREP 0.3 over a snapshot of flags: bodies in, bodies out. The HTTP around it, authentication and time are the shell's.
 //!
-//! Every evaluation carries the metadata from which an OpenFeature telemetry hook makes an exposure: `contextId`,
-//! `experimentId`, `experimentArm`, `bucketing`, `version`. No value means "use the code default" (ADR-0006).
+//! Every evaluation carries the metadata from which an OpenFeature telemetry hook makes an exposure. All values are text:
+//!
+//! | name | what | when |
+//! |---|---|---|
+//! | `contextId` | the targeting key | there is one |
+//! | `flagSetId` | of the flag's metadata, else of the document's, else [`FLAG_SET`] | always |
+//! | `version` | twelve digits of the ruleset's digest | always |
+//! | `bucketing` | what the flag's own rules hash with; where they hash nobody, what its experiment does | either hashes |
+//! | `experimentId`, `experimentArm` | the experiment that the subject takes part in | it does |
+//! | `experimentBucketing` | what put the subject into it, and into its arm | it does |
+//!
+//! With both, `bucketing` stays the flag's: it is what a client that evaluates elsewhere has to agree with, for baseline subjects too,
+//! and no experiment changes it. No value means "use the code default" (ADR-0006).
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,6 +20,12 @@ use flags::{Clock, Context, ErrorCode, EvaluationError, FlagSet, Reason};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use vocab::Timestamp;
+
+/// The name of the set of flags that says none itself.
+pub const FLAG_SET: &str = "seaworthy";
+
+/// How experiments place subjects ([`flags::Slice`]).
+const EXPERIMENT_BUCKETING: &str = flags::Bucketing::Native1.as_str();
 
 /// Flags and what stands in front of them, at one version.
 #[derive(Clone, Debug, Default)]
@@ -135,10 +152,10 @@ impl Snapshot {
     /// Decides one flag without noting that somebody asked for it.
     pub fn decide(&self, key: &str, context: &Context, now: Timestamp) -> Result<Resolution<'_>, EvaluationError> {
         let evaluation = self.flags.evaluate(key, context, now)?;
-        let own = self.flags.flag(key).map(|flag| flag.metadata());
-        let mut metadata: Map<String, Value> = own
+        let flag = self.flags.flag(key);
+        let mut metadata: Map<String, Value> = flag
             .into_iter()
-            .flatten()
+            .flat_map(|flag| flag.metadata())
             .filter(|(_, v)| !v.is_object() && !v.is_array())
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
@@ -146,10 +163,19 @@ impl Snapshot {
             if let Some(id) = context.targeting_key() {
                 metadata.insert("contextId".into(), json!(id));
             }
+            if !metadata.contains_key("flagSetId") {
+                let set = self.flags.metadata().get("flagSetId").filter(|id| id.is_string());
+                metadata.insert("flagSetId".into(), set.cloned().unwrap_or_else(|| FLAG_SET.into()));
+            }
+            let mut bucketing = flag.and_then(|flag| flag.hashed_by());
             if let Some((experiment, arm)) = evaluation.experiment {
                 metadata.insert("experimentId".into(), json!(experiment.to_string()));
                 metadata.insert("experimentArm".into(), json!(arm.as_str()));
-                metadata.insert("bucketing".into(), json!("native-1"));
+                metadata.insert("experimentBucketing".into(), json!(EXPERIMENT_BUCKETING));
+                bucketing = bucketing.or(Some(EXPERIMENT_BUCKETING));
+            }
+            if let Some(bucketing) = bucketing {
+                metadata.insert("bucketing".into(), json!(bucketing));
             }
             metadata.insert("version".into(), json!(&self.digest()[..12]));
         }
