@@ -66,6 +66,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/audit/{index}/proof", get(audit_proof))
         .route("/audit/{*path}", get(audit_file))
         .merge(flags_api::routes())
+        .merge(crate::lifecycle::routes())
         .route("/api/v1/query", post(query))
         .route("/api/v1/compare", post(compare))
         .route("/api/v1/tokens", get(tokens).post(create_token))

@@ -23,6 +23,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use vocab::{Id, Timestamp};
 
 use crate::intake::Job;
+use crate::lifecycle::Lifecycle;
 use crate::problem::Problem;
 use crate::recent::Recent;
 use crate::tap::Tap;
@@ -75,6 +76,8 @@ pub(crate) struct App {
     pub(crate) dev: bool,
     /// Who and what was evaluated lately.
     pub(crate) recent: Arc<Recent>,
+    /// Who reports which flag. Its locks are never held with any other but [`Recent`]'s.
+    pub(crate) lifecycle: Lifecycle,
     /// The same flags for clients.
     pub(crate) hub: Arc<flagd::Hub>,
     pub(crate) ofrep_rate: Option<flagd::limit::Rate>,
