@@ -81,6 +81,9 @@ impl FlagSet {
 
     /// Whether this flag, or one that it needs, hashes anybody.
     pub fn hashes_somebody(&self, key: &str) -> bool {
+        if self.flag(key).is_some_and(|flag| flag.hashed_by().is_some()) {
+            return true;
+        }
         let (flags, segments) = self.closure(key);
         let by_segment = |segment: &Arc<Segment>| {
             let mut found = Vec::new();

@@ -20,11 +20,11 @@ use std::collections::{BTreeMap, VecDeque};
 use flags::{Bucketing, FlagSet, generation};
 use vocab::{Millis, Timestamp};
 
-use crate::usage::named;
+use crate::usage::{cut, named};
 
 /// How long a flag must be as it is before a report without a version is judged: clients hear of a change within seconds.
 pub const QUIET: Millis = Millis::from_secs(60);
-/// Flags that are watched at a time; the one not reported for longest makes room.
+/// Flags that are watched at a time, of those that hash somebody. One that was not reported for [`HEARD`] makes room for another.
 const FLAGS_MAX: usize = 1_000;
 /// Services with their versions that are told apart on one flag; the one not heard of for longest goes.
 const CALLERS_MAX: usize = 16;
@@ -104,7 +104,6 @@ struct Watched {
     first: u64,
     /// The number of the ruleset under which that was last looked up.
     checked: u64,
-    hashes: bool,
     /// As clients of each generation see it; worked out when it is first needed.
     others: Option<Box<[Option<FlagSet>; 3]>>,
     last: Timestamp,
@@ -193,7 +192,6 @@ impl Watched {
             since: Timestamp::default(),
             first: 0,
             checked: 0,
-            hashes: false,
             others: None,
             last: Timestamp::default(),
             callers: Vec::new(),
@@ -207,7 +205,7 @@ impl Watched {
         }
         let digest = set.digest_of(key);
         if digest != self.digest {
-            *self = Watched { digest, since: now, first: ruleset, hashes: set.hashes_somebody(key), ..Watched::new() };
+            *self = Watched { digest, since: now, first: ruleset, ..Watched::new() };
         }
         self.checked = ruleset;
     }
@@ -279,7 +277,8 @@ impl Drift {
     /// Judges one report against the flags as they are: `set` at version `ruleset`.
     pub fn take(&mut self, set: &FlagSet, ruleset: &str, exposure: &Exposure<'_>, now: Timestamp) {
         let Exposure { key, subject, hash, at, .. } = *exposure;
-        let Some(flag) = set.flag(key) else { return };
+        let (service, version) = (cut(exposure.service), cut(exposure.version));
+        let Some(flag) = set.flag(key).filter(|_| set.hashes_somebody(key)) else { return };
         let number = match self.versions.back() {
             Some((version, number)) if version == ruleset => *number,
             last => {
@@ -292,7 +291,9 @@ impl Drift {
             }
         };
         if !self.flags.contains_key(key) {
-            self.make_room();
+            if !self.make_room(now) {
+                return;
+            }
             self.flags.insert(key.to_owned(), Watched::new());
         }
         let Some(watched) = self.flags.get_mut(key) else { return };
@@ -300,7 +301,7 @@ impl Drift {
         watched.check(set, key, number, now);
         watched.last = now;
         self.subjects -= before - watched.subjects();
-        if !watched.hashes || at > now + QUIET {
+        if at > now + QUIET {
             return;
         }
         // The same flag under another version is the same flag.
@@ -318,7 +319,7 @@ impl Drift {
         }
         let Some(expected) = set.evaluate_by_key(key, subject, at).and_then(|found| found.variant) else { return };
         let before = watched.subjects();
-        let caller = watched.caller(exposure.service, exposure.version, now);
+        let caller = watched.caller(service, version, now);
         caller.last = caller.last.max(now);
         if !caller.wants(hash) {
             self.subjects = (self.subjects + watched.subjects()) - before;
@@ -335,7 +336,7 @@ impl Drift {
             .others
             .get_or_insert_with(|| Box::new(generation::FLAGD.map(|generation| set.hashed_as(key, generation))));
         let generations = [0, 1, 2].map(|n| others[n].as_ref().is_some_and(gives));
-        let caller = watched.caller(exposure.service, exposure.version, now);
+        let caller = watched.caller(service, version, now);
         caller.subjects.insert(hash, Agreement { at: now, pinned, generations });
         if caller.subjects.len() > SUBJECTS_MAX {
             caller.subjects.pop_last();
@@ -346,14 +347,19 @@ impl Drift {
         }
     }
 
-    /// Another flag may come.
-    fn make_room(&mut self) {
+    /// Whether another flag may come.
+    fn make_room(&mut self, now: Timestamp) -> bool {
         if self.flags.len() < FLAGS_MAX {
-            return;
+            return true;
         }
-        let oldest = self.flags.iter().min_by_key(|(_, watched)| watched.last).map(|(key, _)| key.clone());
-        if let Some(gone) = oldest.and_then(|key| self.flags.remove(&key)) {
-            self.subjects -= gone.subjects();
+        let oldest = self.flags.iter().min_by_key(|(_, watched)| watched.last);
+        let oldest = oldest.filter(|(_, watched)| now.since(watched.last) > HEARD).map(|(key, _)| key.clone());
+        match oldest.and_then(|key| self.flags.remove(&key)) {
+            Some(gone) => {
+                self.subjects -= gone.subjects();
+                true
+            }
+            None => false,
         }
     }
 

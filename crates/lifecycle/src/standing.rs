@@ -226,6 +226,12 @@ pub fn standing(facts: &Facts<'_>, now: Timestamp) -> Standing {
     }
     if removable {
         stage = Stage::SafeToRemove;
+        if let Some(all) = facts.all.filter(|all| now.since(*all) <= ASKED_ALL) {
+            words.push(format!(
+                "careful: clients take all flags at once, last on {}, and show what they use only if they report it",
+                day(all)
+            ));
+        }
         if let "kill-switch" | "permission" | "ops" | "fault" = facts.kind {
             words.push(format!(
                 "careful: a flag of kind {} may be silent until it is needed; silence alone does not say that nobody counts on it",

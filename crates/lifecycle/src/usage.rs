@@ -58,10 +58,11 @@ impl std::fmt::Display for Caller {
     }
 }
 
-/// A service and its version, for people.
+/// A service and its version, for people; in one line, whatever a client calls itself.
 pub(crate) fn named(service: &str, version: &str) -> String {
     let service = if service.is_empty() { "a service without a name" } else { service };
-    if version.is_empty() { service.to_owned() } else { format!("{service} {version}") }
+    let name = if version.is_empty() { service.to_owned() } else { format!("{service} {version}") };
+    name.replace(char::is_control, " ")
 }
 
 /// What clients report of one key.
@@ -129,7 +130,8 @@ pub struct Usage {
     unknown: usize,
 }
 
-fn cut(text: &str) -> &str {
+/// A name as it is kept.
+pub(crate) fn cut(text: &str) -> &str {
     let end = (0..=NAME_BYTES_MAX.min(text.len())).rev().find(|n| text.is_char_boundary(*n)).unwrap_or(0);
     &text[..end]
 }

@@ -6,6 +6,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::Event;
 use prost::Message;
 use rows::{Row, Value, names};
 use vocab::Timestamp;
@@ -194,11 +195,13 @@ fn span_row(base: &Row, span: &Span) -> Result<Row, &'static str> {
     Ok(row)
 }
 
-/// Flag evaluations that a telemetry hook wrote as events of a span, each as a row of its own, as if it had been a log record.
+/// Flag evaluations that a telemetry hook wrote as events of a span, each as a row of its own, as if it had been a log record. Of an
+/// evaluation that failed Python's hook writes an exception beside it, with the flag's key too.
 fn evaluations(base: &Row, span: &Span) -> Vec<Row> {
     let trace = id::<16>(&span.trace_id).map_or(0, u128::from_be_bytes);
     let own = id::<8>(&span.span_id).map_or(0, u64::from_be_bytes);
-    let reported = span.events.iter().filter(|event| event.attributes.iter().any(|a| a.key == names::FLAG));
+    let reports = |event: &&Event| event.name != "exception" && event.attributes.iter().any(|a| a.key == names::FLAG);
+    let reported = span.events.iter().filter(reports);
     reported
         .take(EVALUATIONS_MAX)
         .map(|event| {

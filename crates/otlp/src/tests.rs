@@ -41,6 +41,7 @@ fn a_reported_evaluation_becomes_a_row() {
         event("feature_flag.evaluation", "feature_flag.key"),
         event("feature_flag", "feature_flag.key"),
         event("retry", "n"),
+        event("exception", "feature_flag.key"),
     ];
     let body = format!(
         r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"service.name","value":{{"stringValue":"web"}}}}]}},

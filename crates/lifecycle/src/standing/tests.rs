@@ -50,6 +50,11 @@ fn never_seen_is_a_state_of_its_own() {
     check(&blind, Stage::NeverSeen, "cannot be known");
     check(&facts("release"), Stage::SafeToRemove, "never seen; there for 100 days");
     check(&Facts { all: Some(day_no(NOW)), heard: None, ..facts("release") }, Stage::NeverSeen, "cannot be known");
+    check(
+        &Facts { all: Some(day_no(NOW)), ..facts("release") },
+        Stage::SafeToRemove,
+        "take all flags at once, last on 1970-07-20",
+    );
     check(&facts("kill-switch"), Stage::NeverSeen, "never seen");
     check(&Facts { expires: Some(day_no(199)), ..young }, Stage::Expired, "it was to be gone by 1970-07-19");
 }
