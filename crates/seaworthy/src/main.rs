@@ -9,6 +9,7 @@ mod compare;
 mod demo;
 mod experiment;
 mod flag;
+mod flag_life;
 mod flag_refs;
 mod flagd_cmd;
 mod proxy_cmd;

@@ -80,6 +80,10 @@ impl Report {
     /// What a row reports, before it is redacted.
     pub(crate) fn of(row: &Row) -> Option<Report> {
         let key = row.text(names::FLAG)?.to_owned();
+        // The exception that a hook wrote beside a failed evaluation, on the span of the request; the evaluation is an event of its own.
+        if row.get("exception.type").is_some() && row.get("feature_flag.result.reason").is_none() {
+            return None;
+        }
         let text = |name: &str| row.text(name).map(str::to_owned);
         Some(Report {
             key,
@@ -160,6 +164,11 @@ impl Lifecycle {
     /// Drift alarms, as of the last second.
     pub(crate) fn alarms(&self) -> usize {
         self.alarms.load(Ordering::Relaxed)
+    }
+
+    /// Reports of which some part was not taken for want of room.
+    pub(crate) fn lost(&self) -> u64 {
+        lock(&self.usage).lost()
     }
 
     fn findings(&self, app: &App) -> Vec<Finding> {

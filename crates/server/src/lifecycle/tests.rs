@@ -108,6 +108,18 @@ fn what_others_need_is_not_to_be_removed() {
     assert!(life["why"].as_str().unwrap().contains("needed by player"), "{life}");
 }
 
+/// What the hooks for Python (0.3.1) and JavaScript (1.0.0) write of an evaluation that failed is one report each.
+#[test]
+fn a_failed_evaluation_is_reported_once() {
+    let base = Row::default().with(names::FLAG, "nobody");
+    let event = base.clone().with("error.type", "flag_not_found").with("feature_flag.result.reason", "error");
+    let report = Report::of(&event).unwrap();
+    assert!(report.failed && report.variant.is_none());
+    let request = base.with("exception.type", "FlagNotFoundError");
+    assert!(Report::of(&request).is_none(), "Python: the exception on the span of the request");
+    assert!(Report::of(&event.with("exception.type", "FlagNotFoundError")).is_some(), "JavaScript: a span of its own");
+}
+
 /// Guarantees: the client that hashes by another generation is named; a report in clear text stays in memory.
 #[test]
 fn drift_is_seen_at_ingest() {
