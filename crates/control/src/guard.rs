@@ -10,6 +10,9 @@ use crate::state::Refusal;
 /// How many jumps a refusal lists.
 const LISTED_MAX: usize = 5;
 
+/// With less of the sample from before a restart nothing can be said of shares.
+const KNOWN_MIN: f64 = 0.5;
+
 /// The share of subjects that may change at once, by risk: low 25 %, medium 10 %, high 5 %, critical 1 %.
 pub fn first_step(flag: Option<&Flag>) -> Share {
     let ppm = match flag.map_or("medium", Flag::risk) {
@@ -56,15 +59,23 @@ impl Jumps {
 }
 
 /// Judges what a change does. `asked` says whether anybody evaluated a flag lately: nobody is moved by one that nobody asks for;
-/// one that is asked for by subjects unknown to us moves all of them.
-pub fn judge(impacts: &[Impact], before: &FlagSet, after: &FlagSet, asked: &dyn Fn(&str) -> bool) -> Result<(), Jumps> {
-    let jumps: Vec<Jump> =
-        impacts.iter().filter(|impact| asked(&impact.key)).filter_map(|impact| jump(impact, before, after)).collect();
+/// one that is asked for by subjects unknown to us moves all of them. `known_share` is how much of the sample from before a restart is
+/// known again: with less than half of it the others count as moved.
+pub fn judge(
+    impacts: &[Impact],
+    before: &FlagSet,
+    after: &FlagSet,
+    asked: &dyn Fn(&str) -> bool,
+    known_share: f64,
+) -> Result<(), Jumps> {
+    let known = known_share >= KNOWN_MIN;
+    let asked_for = impacts.iter().filter(|impact| asked(&impact.key));
+    let jumps: Vec<Jump> = asked_for.filter_map(|impact| jump(impact, before, after, known)).collect();
     if jumps.is_empty() { Ok(()) } else { Err(Jumps(jumps)) }
 }
 
 /// Why one flag's change is too much at once, if it is.
-fn jump(impact: &Impact, before: &FlagSet, after: &FlagSet) -> Option<Jump> {
+fn jump(impact: &Impact, before: &FlagSet, after: &FlagSet, known: bool) -> Option<Jump> {
     let key = &impact.key;
     let (was, will) = (before.flag(key).map(|flag| &**flag), after.flag(key).map(|flag| &**flag));
     let step = first_step(was.or(will));
@@ -91,6 +102,12 @@ fn jump(impact: &Impact, before: &FlagSet, after: &FlagSet) -> Option<Jump> {
     }
     if impact.subjects == 0 {
         return found(true, format!("{key:?} is asked for, and nobody is known who could be counted"));
+    }
+    if !known {
+        return found(
+            true,
+            format!("{key:?} is asked for, and too few of its users are known again since the restart"),
+        );
     }
     if later > step {
         let detail = format!("{key:?} would change by itself, later, for {later} at once (first step {step})");

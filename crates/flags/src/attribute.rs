@@ -43,10 +43,10 @@ impl Attribute {
     /// The value; null counts as absent.
     #[inline]
     pub(crate) fn find<'a>(&self, context: &'a Context, now: Timestamp) -> Option<Found<'a>> {
-        let map = context.attributes();
+        let map = || context.attributes();
         let walk = |parts: &[Box<str>]| {
             let (first, rest) = parts.split_first()?;
-            rest.iter().try_fold(map.get(&**first)?, |value, name| match value {
+            rest.iter().try_fold(map().get(&**first)?, |value, name| match value {
                 Value::Object(map) => map.get(&**name),
                 Value::Array(items) => items.get(name.parse::<usize>().ok()?),
                 _ => None,
@@ -55,8 +55,8 @@ impl Attribute {
         let value = match self {
             Attribute::TargetingKey => return context.targeting_key().map(Found::Text),
             Attribute::Now => return Some(Found::Time(now)),
-            Attribute::Name(name) => map.get(&**name),
-            Attribute::Deep(parts, whole) => walk(parts).or_else(|| map.get(&**whole)),
+            Attribute::Name(name) => map().get(&**name),
+            Attribute::Deep(parts, whole) => walk(parts).or_else(|| map().get(&**whole)),
             Attribute::Pointer(parts) => walk(parts),
         };
         value.filter(|value| !value.is_null()).map(Found::Json)

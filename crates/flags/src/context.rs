@@ -1,5 +1,8 @@
 //! What a flag is evaluated for: a targeting key and attributes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Map, Value};
 
 /// An OpenFeature evaluation context.
@@ -7,6 +10,8 @@ use serde_json::{Map, Value};
 pub struct Context {
     targeting_key: Option<String>,
     attributes: Map<String, Value>,
+    /// Set as soon as somebody looks at the attributes; for evaluations that know nothing but the key.
+    looked: Option<Arc<AtomicBool>>,
 }
 
 impl Context {
@@ -19,12 +24,18 @@ impl Context {
             },
             _ => None,
         };
-        Context { targeting_key, attributes }
+        Context { targeting_key, attributes, looked: None }
     }
 
     /// A context with nothing but a targeting key.
     pub fn of(targeting_key: &str) -> Context {
-        Context { targeting_key: Some(targeting_key.to_owned()), attributes: Map::new() }
+        Context { targeting_key: Some(targeting_key.to_owned()), attributes: Map::new(), looked: None }
+    }
+
+    /// The same for a subject whose attributes are unknown, and whether somebody looked at them.
+    pub(crate) fn blind(targeting_key: &str) -> (Context, Arc<AtomicBool>) {
+        let looked = Arc::new(AtomicBool::new(false));
+        (Context { looked: Some(looked.clone()), ..Context::of(targeting_key) }, looked)
     }
 
     /// With one more attribute.
@@ -57,6 +68,9 @@ impl Context {
     /// All attributes but the targeting key.
     #[inline]
     pub fn attributes(&self) -> &Map<String, Value> {
+        if let Some(looked) = &self.looked {
+            looked.store(true, Ordering::Relaxed);
+        }
         &self.attributes
     }
 }

@@ -390,7 +390,7 @@ fn too_deep_is_an_error_and_not_a_crash() {
 }
 
 /// Random flags and segments in our dialect, with splits of flagd's second generation.
-fn world(u: &mut arbtest::arbitrary::Unstructured<'_>) -> arbtest::arbitrary::Result<Value> {
+pub(crate) fn world(u: &mut arbtest::arbitrary::Unstructured<'_>) -> arbtest::arbitrary::Result<Value> {
     fn condition(u: &mut arbtest::arbitrary::Unstructured<'_>, depth: u8) -> arbtest::arbitrary::Result<Value> {
         let attr = *u.choose(&["plan", "n", "org.id", "targetingKey", "v"])?;
         Ok(match u.int_in_range(0..=if depth > 2 { 7 } else { 11 })? {

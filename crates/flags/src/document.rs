@@ -12,6 +12,7 @@ use crate::bucket::Bucketing;
 use crate::clock::Clock;
 use crate::evaluate::{Overlay, Serves};
 use crate::fields::Findings;
+use crate::generation;
 use crate::logic::Expr;
 use crate::model::{Model, Serve};
 use crate::segment::Segment;
@@ -55,6 +56,8 @@ pub struct Flag {
     decisive: [u8; 16],
     /// Flags and segments that decide along.
     needs: (Vec<Box<str>>, Vec<Box<str>>),
+    /// See [`Flag::hashed_by`].
+    hashed_by: Option<Box<str>>,
 }
 
 /// How a flag decides.
@@ -284,7 +287,7 @@ impl FlagSet {
     }
 
     /// What a flag (true) or a segment refers to; what is missing is a finding.
-    fn children<'a>(&'a self, node: Node<'_>, findings: &mut Findings) -> Vec<Node<'a>> {
+    pub(crate) fn children<'a>(&'a self, node: Node<'_>, findings: &mut Findings) -> Vec<Node<'a>> {
         let needs = if node.0 {
             self.any_flag(node.1).map(|flag| flag.needs.clone())
         } else {
@@ -491,6 +494,11 @@ impl FlagSet {
     pub fn metadata(&self) -> &Map<String, Value> {
         &self.metadata
     }
+
+    /// Rules that flags refer to.
+    pub(crate) fn evaluators(&self) -> &Map<String, Value> {
+        &self.evaluators
+    }
 }
 
 /// Puts shared rules in place of the references to them. Compiling has bounded depth and length before.
@@ -652,6 +660,7 @@ impl Flag {
         let digest = digest(&[key, &text, &Value::Object(metadata.clone()).to_string(), &shared]);
         Ok(Flag {
             key: key.to_owned(),
+            hashed_by: generation::names(&rules, bucketing),
             clock,
             digest,
             decisive,
@@ -774,6 +783,12 @@ impl Flag {
 
     pub(crate) fn needs_any(&self) -> bool {
         !self.needs.0.is_empty() || !self.needs.1.is_empty()
+    }
+
+    /// The generations of bucketing that its own rules hash with, by name, joined by commas; none if they hash nobody. What flags and
+    /// segments hash with that it needs is not in it.
+    pub fn hashed_by(&self) -> Option<&str> {
+        self.hashed_by.as_deref()
     }
 
     /// Flags that decide along.

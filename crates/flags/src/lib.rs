@@ -19,6 +19,7 @@ mod evaluate;
 mod export;
 mod fields;
 mod fractional;
+pub mod generation;
 mod impact;
 mod javascript;
 mod logic;
@@ -26,6 +27,7 @@ mod model;
 mod patch;
 mod segment;
 mod semver;
+mod sight;
 mod split;
 
 pub use bucket::{BucketKey, Bucketing, Slice};

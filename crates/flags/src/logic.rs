@@ -776,11 +776,11 @@ fn substr<'a>(text: &V<'_>, start: &V<'_>, length: Option<V<'_>>) -> V<'a> {
     let characters: Vec<char> = text.to_text().chars().collect();
     let n = characters.len() as i64;
     let start = start.to_number() as i64;
-    let from = if start < 0 { (n + start).max(0) } else { start.min(n) };
+    let from = if start < 0 { n.saturating_add(start).max(0) } else { start.min(n) };
     let to = match length.map(|l| l.to_number() as i64) {
         None => n,
-        Some(l) if l < 0 => (n + l).max(from),
-        Some(l) => (from + l).min(n),
+        Some(l) if l < 0 => n.saturating_add(l).max(from),
+        Some(l) => from.saturating_add(l).min(n),
     };
     V::Str(Cow::Owned(characters[from as usize..to as usize].iter().collect()))
 }

@@ -46,6 +46,11 @@ impl Segment {
         &self.definition
     }
 
+    /// Flags that decide along.
+    pub fn needs_flags(&self) -> Vec<Box<str>> {
+        self.needs().0
+    }
+
     /// Keys of flags and segments that decide along.
     pub(crate) fn needs(&self) -> (Vec<Box<str>>, Vec<Box<str>>) {
         let (mut flags, mut segments) = (Vec::new(), Vec::new());

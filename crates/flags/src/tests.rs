@@ -333,6 +333,14 @@ fn an_overlay_treats_its_slice_and_the_kill_switch_beats_it() {
     assert_eq!((got.value, got.reason, got.experiment), (None, Reason::Disabled, None));
 }
 
+#[test]
+fn a_part_of_a_text_of_any_length_is_no_overflow() {
+    let part = |from: Value, length: Value| run(&json!({"substr": ["abcdef", from, length]}), &json!({})).unwrap();
+    assert_eq!(part(json!(2), json!(1e300)), json!("cdef"));
+    assert_eq!(part(json!(2), json!(-1e300)), json!(""));
+    assert_eq!(part(json!(-1e300), json!(2)), json!("ab"));
+}
+
 /// Guarantees: no rule and no context makes an evaluation endless or exhausts memory or stack; it fails as a broken rule.
 #[test]
 fn evaluation_is_bounded() {

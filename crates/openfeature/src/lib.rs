@@ -1,7 +1,18 @@
 //! OFREP 0.3 over a snapshot of flags: bodies in, bodies out. The HTTP around it, authentication and time are the shell's.
 //!
-//! Every evaluation carries the metadata from which an OpenFeature telemetry hook makes an exposure: `contextId`,
-//! `experimentId`, `experimentArm`, `bucketing`, `version`. No value means "use the code default" (ADR-0006).
+//! Every evaluation carries the metadata from which an OpenFeature telemetry hook makes an exposure. All values are text:
+//!
+//! | name | what | when |
+//! |---|---|---|
+//! | `contextId` | the targeting key | there is one |
+//! | `flagSetId` | of the flag's metadata, else of the document's, else [`FLAG_SET`] | always |
+//! | `version` | twelve digits of the ruleset's digest | always |
+//! | `bucketing` | what the flag's own rules hash with; where they hash nobody, what its experiment does | either hashes |
+//! | `experimentId`, `experimentArm` | the experiment that the subject takes part in | it does |
+//! | `experimentBucketing` | what put the subject into it, and into its arm | it does |
+//!
+//! With both, `bucketing` stays the flag's: it is what a client that evaluates elsewhere has to agree with, for baseline subjects too,
+//! and no experiment changes it. No value means "use the code default" (ADR-0006).
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,6 +20,12 @@ use flags::{Clock, Context, ErrorCode, Evaluation, EvaluationError, Flag, FlagSe
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use vocab::{Arm, Id, Timestamp};
+
+/// The name of the set of flags that says none itself.
+pub const FLAG_SET: &str = "seaworthy";
+
+/// How experiments place subjects ([`flags::Slice`]).
+const EXPERIMENT_BUCKETING: &str = flags::Bucketing::Native1.as_str();
 
 /// Flags and what stands in front of them, at one version.
 #[derive(Clone, Debug, Default)]
@@ -212,10 +229,19 @@ impl Snapshot {
             if let Some(id) = context.targeting_key() {
                 metadata.insert("contextId".into(), json!(id));
             }
+            if !metadata.contains_key("flagSetId") {
+                let set = self.flags.metadata().get("flagSetId").filter(|id| id.is_string());
+                metadata.insert("flagSetId".into(), set.cloned().unwrap_or_else(|| FLAG_SET.into()));
+            }
+            let mut bucketing = flag.and_then(|flag| flag.hashed_by());
             if let Some((experiment, arm)) = evaluation.experiment {
                 metadata.insert("experimentId".into(), json!(experiment.to_string()));
                 metadata.insert("experimentArm".into(), json!(arm.as_str()));
-                metadata.insert("bucketing".into(), json!("native-1"));
+                metadata.insert("experimentBucketing".into(), json!(EXPERIMENT_BUCKETING));
+                bucketing = bucketing.or(Some(EXPERIMENT_BUCKETING));
+            }
+            if let Some(bucketing) = bucketing {
+                metadata.insert("bucketing".into(), json!(bucketing));
             }
             if let Some(id) = preview {
                 metadata.insert("previewId".into(), json!(id.to_string()));

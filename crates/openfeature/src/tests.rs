@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 use vocab::Timestamp;
 
 use crate::*;
@@ -18,7 +18,7 @@ fn single_answers_are_those_of_ofrep() {
     assert_eq!(reply.status, 200);
     assert_eq!(
         reply.body.unwrap(),
-        json!({"key": "banner", "value": false, "variant": "off", "reason": "STATIC", "metadata": {"contextId": "u1", "version": snapshot().digest()[..12]}})
+        json!({"key": "banner", "value": false, "variant": "off", "reason": "STATIC", "metadata": {"contextId": "u1", "flagSetId": "seaworthy", "version": snapshot().digest()[..12]}})
     );
     let disabled = ask("gone", "{}").body.unwrap();
     assert_eq!((disabled.get("value"), &disabled["reason"]), (None, &json!("DISABLED")));
@@ -28,6 +28,48 @@ fn single_answers_are_those_of_ofrep() {
     );
     assert_eq!(ask("banner", "{").status, 400);
     assert_eq!(ask("banner", r#"{"context":{"targetingKey":1}}"#).body.unwrap()["errorCode"], "INVALID_CONTEXT");
+}
+
+/// Guarantees: every evaluation says what a telemetry hook needs, in text; `bucketing` is the flag's, experiment or not.
+#[test]
+fn metadata_names_set_version_and_bucketing() {
+    let split = json!({"fractional": [["on", 50], ["off", 50]]});
+    let document = json!({"flags": {
+        "theirs": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off", "targeting": split,
+            "metadata": {"bucketing": "flagd-v3", "flagSetId": "shop", "nested": {"a": 1}}},
+        "unpinned": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off", "targeting": split},
+        "ours": {"variants": {"on": true, "off": false}, "on": true,
+            "fallthrough": {"split": {"weights": [["on", 1], ["off", 1]], "bucketing": "unleash"}}},
+        "plain": {"variants": {"on": true}, "on": true, "fallthrough": "on"}}});
+    let everybody = |n| flags::Overlay {
+        experiment: vocab::Id::new(vocab::Kind::Experiment, n),
+        slice: flags::Slice::new("l", "a", 0, vocab::Share::ALL, vocab::Share::ALL),
+        variant: "on".into(),
+    };
+    let overlays: std::collections::BTreeMap<_, _> =
+        [("ours".to_owned(), everybody(1)), ("plain".to_owned(), everybody(2))].into();
+    let snapshot = |under: bool| {
+        let flags = FlagSet::parse(&document.to_string()).unwrap();
+        Snapshot::new(if under { flags.with_overlays(overlays.clone()) } else { flags }, true)
+    };
+    let check = |under: bool, key: &str, expected: Value| {
+        let snapshot = snapshot(under);
+        let mut metadata = snapshot.decide(key, &Context::of("u"), Timestamp::default()).unwrap().metadata;
+        assert!(metadata.values().all(Value::is_string), "{metadata:?}");
+        assert_eq!((metadata.remove("contextId"), metadata.remove("version").is_some()), (Some(json!("u")), true));
+        assert_eq!(Value::Object(metadata), expected, "{key}");
+    };
+    check(false, "theirs", json!({"bucketing": "flagd-v3", "flagSetId": "shop"}));
+    check(false, "unpinned", json!({"bucketing": "flagd-v2", "flagSetId": "seaworthy"}));
+    check(false, "ours", json!({"bucketing": "unleash", "flagSetId": "seaworthy"}));
+    check(false, "plain", json!({"flagSetId": "seaworthy"}));
+    let experiment = |n: u64, bucketing: &str| {
+        let id = vocab::Id::new(vocab::Kind::Experiment, n).to_string();
+        json!({"bucketing": bucketing, "experimentBucketing": "native-1", "experimentId": id, "experimentArm": "treatment",
+            "flagSetId": "seaworthy"})
+    };
+    check(true, "ours", experiment(1, "unleash"));
+    check(true, "plain", experiment(2, "native-1"));
 }
 
 #[test]
@@ -49,7 +91,7 @@ fn bulk_knows_what_has_not_changed() {
 #[test]
 fn a_rule_that_reads_the_time_ends_what_clients_hold() {
     let at = |secs: i64| Timestamp::from_nanos(secs * 1_000_000_000 + 1);
-    let ask = |rule: serde_json::Value| {
+    let ask = |rule: Value| {
         let document = json!({"flags": {"sale": {"state": "ENABLED", "variants": {"on": true, "off": false},
             "defaultVariant": "off", "targeting": rule}}});
         let snapshot = Snapshot::new(FlagSet::parse(&document.to_string()).unwrap(), false);

@@ -6,6 +6,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::Event;
 use prost::Message;
 use rows::{Row, Value, names};
 use vocab::Timestamp;
@@ -14,6 +15,8 @@ use vocab::Timestamp;
 const ATTRIBUTES_MAX: usize = 1_024;
 /// Bytes kept of one text value; longer ones are cut.
 const TEXT_BYTES_MAX: usize = 16 << 10;
+/// Flag evaluations kept of one span; SDKs keep at most 128 events of one.
+const EVALUATIONS_MAX: usize = 128;
 /// How deep nested values are flattened to text.
 const DEPTH_MAX: u32 = 8;
 
@@ -141,7 +144,10 @@ pub fn traces_rows(request: ExportTraceServiceRequest) -> Decoded {
             let base = base(resource.resource.as_ref(), scope.scope.as_ref());
             for span in &scope.spans {
                 match span_row(&base, span) {
-                    Ok(row) => decoded.rows.push(row),
+                    Ok(row) => {
+                        decoded.rows.push(row);
+                        decoded.rows.extend(evaluations(&base, span));
+                    }
                     Err(reason) => decoded.reject(format!("span {:?}: {reason}", span.name)),
                 }
             }
@@ -187,6 +193,28 @@ fn span_row(base: &Row, span: &Span) -> Result<Row, &'static str> {
         put(&mut row, &exception.attributes);
     }
     Ok(row)
+}
+
+/// Flag evaluations that a telemetry hook wrote as events of a span, each as a row of its own, as if it had been a log record. Of an
+/// evaluation that failed Python's hook writes an exception beside it, with the flag's key too.
+fn evaluations(base: &Row, span: &Span) -> Vec<Row> {
+    let trace = id::<16>(&span.trace_id).map_or(0, u128::from_be_bytes);
+    let own = id::<8>(&span.span_id).map_or(0, u64::from_be_bytes);
+    let reports = |event: &&Event| event.name != "exception" && event.attributes.iter().any(|a| a.key == names::FLAG);
+    let reported = span.events.iter().filter(reports);
+    reported
+        .take(EVALUATIONS_MAX)
+        .map(|event| {
+            let mut row = base.clone();
+            row.time = nanos(if event.time_unix_nano != 0 { event.time_unix_nano } else { span.start_time_unix_nano });
+            row.trace = trace;
+            row.span = own;
+            put(&mut row, &event.attributes);
+            row.set(names::NAME, cut(event.name.clone()));
+            row.set(names::SIGNAL, "log");
+            row
+        })
+        .collect()
 }
 
 /// Rows of a decoded log export.

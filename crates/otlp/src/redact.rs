@@ -49,6 +49,11 @@ impl Redactor {
         Redactor { key }
     }
 
+    /// The pseudonym of a subject's key.
+    pub fn pseudonym(&self, subject: &str) -> Pseudonym {
+        pseudonym(&self.key, subject)
+    }
+
     /// Removes secrets and replaces what names a subject. The first of the known names becomes `user.id`. Rows of our own
     /// proxies carry a pseudonym already and say so by `meta.signal_type = request`.
     pub fn redact(&self, row: &mut Row) {

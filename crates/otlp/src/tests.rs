@@ -28,6 +28,36 @@ fn a_span_becomes_a_row_and_a_broken_one_is_named() {
     assert!(traces(&[0xff; 9], Encoding::Protobuf).is_err());
 }
 
+/// Guarantees: a flag evaluation that a hook wrote as an event of a span becomes a row, with the service and the trace of the span.
+#[test]
+fn a_reported_evaluation_becomes_a_row() {
+    let event = |name: &str, key: &str| {
+        format!(
+            r#"{{"timeUnixNano":"7","name":"{name}","attributes":[{{"key":"{key}","value":{{"stringValue":"player"}}}},
+            {{"key":"feature_flag.context.id","value":{{"stringValue":"ann"}}}}]}}"#
+        )
+    };
+    let events = [
+        event("feature_flag.evaluation", "feature_flag.key"),
+        event("feature_flag", "feature_flag.key"),
+        event("retry", "n"),
+        event("exception", "feature_flag.key"),
+    ];
+    let body = format!(
+        r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"service.name","value":{{"stringValue":"web"}}}}]}},
+        "scopeSpans":[{{"spans":[{{"traceId":"0af7651916cd43dd8448eb211c80319c","spanId":"b7ad6b7169203331","name":"GET /",
+        "startTimeUnixNano":"5","endTimeUnixNano":"9","events":[{}]}}]}}]}}]}}"#,
+        events.join(",")
+    );
+    let decoded = traces(body.as_bytes(), Encoding::Json).unwrap();
+    assert_eq!(decoded.rows.len(), 3);
+    for (row, name) in decoded.rows[1..].iter().zip(["feature_flag.evaluation", "feature_flag"]) {
+        assert_eq!((row.text("name"), row.text("feature_flag.key")), (Some(name), Some("player")));
+        assert_eq!((row.text("service.name"), row.text("meta.signal_type")), (Some("web"), Some("log")));
+        assert_eq!((row.time.nanos(), row.trace, row.duration_nanos), (7, decoded.rows[0].trace, None));
+    }
+}
+
 #[test]
 fn a_log_record_becomes_a_row() {
     let body = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"5","eventName":"play.started",

@@ -120,6 +120,8 @@ pub mod names {
     pub const EXPOSURE: &str = "experiment.exposure";
     /// `delay` or `abort`, where a fault acted.
     pub const FAULT: &str = "fault.type";
+    /// The flag that was evaluated (OpenTelemetry's convention for feature flags).
+    pub const FLAG: &str = "feature_flag.key";
     /// Pseudo-field of filters and queries: the duration in milliseconds.
     pub const DURATION_MS: &str = "duration_ms";
     /// Pseudo-field: 32 hex digits.

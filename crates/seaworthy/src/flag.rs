@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::apply::{Why, impact, parts, rollout};
 use crate::client::{Client, Server, cell, document, escaped, table};
-use crate::flag_refs;
+use crate::{flag_life, flag_refs};
 
 /// Make, show and switch off flags.
 #[derive(Debug, clap::Args)]
@@ -33,8 +33,12 @@ enum Command {
         #[command(flatten)]
         why: Why,
     },
-    /// Flags that clients ask for and that do not exist.
+    /// Flags that clients ask for or report and that do not exist.
     Unknown,
+    /// Flags that should go: stale, expired, safe to remove; with the evidence.
+    Stale,
+    /// Clients that give users another variant than the pinned bucketing does. Exit code 1 if there is one.
+    Drift,
     /// Changes that were made by breaking the glass.
     Reviews,
     /// One flag whole, now or as it was at a time.
@@ -183,18 +187,16 @@ pub async fn run(args: Args) -> Result<u8> {
                     .map(|f| {
                         let mut row =
                             ["key", "state", "default_variant", "experiment", "version"].map(|k| cell(&f[k])).to_vec();
-                        // Since the start of the server; nothing is known from before.
-                        row.push(
-                            f["last_evaluated"]
-                                .as_str()
-                                .map_or("not seen".to_owned(), |at| at.chars().take(19).collect()),
-                        );
+                        row.extend(flag_life::columns(f));
                         row
                     })
                     .collect();
                 print!(
                     "{}",
-                    table(&["flag", "state", "default", "experiment", "audit index", "last evaluated"], &rows)
+                    table(
+                        &["flag", "state", "default", "experiment", "audit index", "lifecycle", "last evaluated"],
+                        &rows
+                    )
                 );
                 return Ok(0);
             }
@@ -242,9 +244,26 @@ pub async fn run(args: Args) -> Result<u8> {
                         );
                     }
                 }
+                flag_life::lines(&answer["lifecycle"]).iter().for_each(|line| println!("{line}"));
                 println!("{}", serde_json::to_string_pretty(&answer["definition"])?);
             }
             answer
+        }
+        Command::Stale => {
+            let answer = client.get("/api/v1/stale-flags").await?;
+            if !args.server.json {
+                flag_life::stale(&answer);
+            }
+            answer
+        }
+        Command::Drift => {
+            let answer = client.get("/api/v1/drift").await?;
+            if args.server.json {
+                println!("{answer}");
+            } else {
+                flag_life::drift(&answer);
+            }
+            return Ok(u8::from(answer["alarms"].as_u64() != Some(0)));
         }
         Command::History { key } => {
             let answer = client.get(&format!("/api/v1/flags/{}/history", escaped(&key))).await?;

@@ -11,6 +11,7 @@ mod delegation;
 mod demo;
 mod experiment;
 mod flag;
+mod flag_life;
 mod flag_refs;
 mod flagd_cmd;
 mod preview;

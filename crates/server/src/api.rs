@@ -70,6 +70,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(delegations_api::routes())
         .merge(profiles_api::routes())
         .merge(previews_api::routes())
+        .merge(crate::lifecycle::routes())
         .route("/api/v1/query", post(query))
         .route("/api/v1/compare", post(compare))
         .route("/api/v1/tokens", get(tokens).post(create_token))

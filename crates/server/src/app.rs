@@ -24,6 +24,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use vocab::{Id, Timestamp};
 
 use crate::intake::Job;
+use crate::lifecycle::Lifecycle;
 use crate::previews::Previews;
 use crate::problem::Problem;
 use crate::recent::Recent;
@@ -131,6 +132,8 @@ pub(crate) struct App {
     /// Who and what was evaluated lately.
     pub(crate) recent: Arc<Recent>,
     pub(crate) previews: Arc<Previews>,
+    /// Who reports which flag. Its locks are never held with any other but [`Recent`]'s.
+    pub(crate) lifecycle: Lifecycle,
     /// The same flags for clients.
     pub(crate) hub: Arc<flagd::Hub>,
     pub(crate) ofrep_rate: Option<flagd::limit::Rate>,
@@ -264,7 +267,8 @@ impl App {
     /// What changes do, and what of that is too much at once, with the flags as they would be.
     pub(crate) fn judge(&self, state: &State, changes: &[FlagChange]) -> Result<Judged, Problem> {
         let (before, after, impacts) = self.impacts(state, changes)?;
-        let judged = control::guard::judge(&impacts, &before, &after, &|key| self.recent.asked_lately(key, now()));
+        let asked = |key: &str| self.recent.asked_lately(key, now());
+        let judged = control::guard::judge(&impacts, &before, &after, &asked, self.recent.known_share(now()));
         Ok((impacts, judged.err().map(|jumps| (jumps, after))))
     }
 

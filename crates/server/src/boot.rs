@@ -21,6 +21,8 @@ use vocab::Id;
 use crate::api;
 use crate::app::{App, Emergency, Plane, now};
 use crate::intake;
+use crate::lifecycle::{self, Lifecycle};
+use crate::recent::Recent;
 use crate::tap::Tap;
 use crate::watch as watcher;
 
@@ -163,6 +165,8 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
     tap.set_next(store.next_batch());
     let mut findings = store.findings().to_vec();
     findings.extend(state.skipped().iter().map(|index| format!("audit entry {index} cannot be read and was skipped")));
+    let recent = Arc::new(Recent::default());
+    let lifecycle = Lifecycle::open(&*files, &recent, &mut findings);
     let (intake, jobs) = mpsc::channel(intake::QUEUE);
     // Versions grow over restarts, so that no proxy takes a new snapshot for one it has.
     let version = (now().nanos() / 1_000_000) as u64;
@@ -170,7 +174,8 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         plane: Mutex::new(Plane { state: state.clone(), log }),
         state: Default::default(),
         flags: Default::default(),
-        recent: Arc::default(),
+        recent,
+        lifecycle,
         previews: Arc::new(crate::previews::Previews::new(key)),
         dev: options.dev,
         hub: Arc::new(flagd::Hub::new(serde_json::Map::new())),
@@ -262,6 +267,10 @@ pub async fn run(
         let (app, stopping) = (app.clone(), stopping.clone());
         move || watcher::work(&app, &stopping)
     });
+    let lifecycle_thread = std::thread::spawn({
+        let (app, stopping) = (app.clone(), stopping.clone());
+        move || lifecycle::work(&app, &stopping)
+    });
     let router = api::router(app.clone());
     for other in others {
         let router = router.clone();
@@ -281,6 +290,8 @@ pub async fn run(
     }
     stopping.store(true, Ordering::Relaxed);
     let _ = watch_thread.join();
+    lifecycle_thread.thread().unpark();
+    let _ = lifecycle_thread.join();
     if let Ok(mut plane) = app.plane.lock() {
         let _ = plane.log.publish();
     }

@@ -19,6 +19,7 @@ use vocab::{Id, Timestamp};
 
 use crate::api::{Answer, Shared, blocking, broken, parse, reason, time};
 use crate::app::{App, Changed, How, entry_json, lock, now};
+use crate::lifecycle::{self, View};
 use crate::problem::Problem;
 
 /// Entries of a history that one answer holds.
@@ -40,8 +41,13 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/export", get(export))
 }
 
-fn summary(app: &App, experiments: &BTreeMap<String, Id>, key: &str, record: &FlagRecord, at: Timestamp) -> Value {
-    let asked = app.recent.asked(key);
+fn summary(
+    experiments: &BTreeMap<String, Id>,
+    key: &str,
+    record: &FlagRecord,
+    at: Timestamp,
+    lifecycle: Value,
+) -> Value {
     let definition = record.flag.definition();
     json!({
         "key": key, "state": if record.flag.enabled_at(at) { "ENABLED" } else { "DISABLED" },
@@ -51,7 +57,7 @@ fn summary(app: &App, experiments: &BTreeMap<String, Id>, key: &str, record: &Fl
         "variants": definition["variants"], "default_variant": record.flag.default_variant(),
         "targeting": definition.get("targeting"), "has_rules": record.flag.has_rules(),
         "risk": record.flag.risk(), "version": record.version, "experiment": experiments.get(key),
-        "last_evaluated": asked.map(|asked| asked.last), "evaluations": asked.map_or(0, |asked| asked.count),
+        "last_evaluated": lifecycle["last_seen"], "evaluations": lifecycle["evaluations"], "lifecycle": lifecycle,
         "killed": record.before_kill.is_some(), "promoted": record.promoted.as_ref().map(|(_, v)| v.to_string()),
     })
 }
@@ -63,27 +69,23 @@ fn unknown(key: &str) -> Problem {
 
 async fn list(State(app): Shared, headers: HeaderMap) -> Answer {
     app.authorize(&headers, Role::Read)?;
-    let state = app.state.load();
-    let experiments = state.experiments_by_flag();
-    let list: Vec<Value> =
-        state.flags().iter().map(|(key, record)| summary(&app, &experiments, key, record, now())).collect();
-    Ok(Json(json!({"flags": list})).into_response())
+    blocking(move || {
+        let state = app.state.load_full();
+        let view = View::new(&app, &state);
+        let experiments = state.experiments_by_flag();
+        let now = now();
+        let one = |(key, record): (&String, &FlagRecord)| summary(&experiments, key, record, now, view.of(key, record));
+        let list: Vec<Value> = state.flags().iter().map(one).collect();
+        Ok(Json(json!({"flags": list})).into_response())
+    })
+    .await
 }
 
 /// Flags that clients ask for and that do not exist: seen before their code ships, or misspelled.
 async fn unknown_flags(State(app): Shared, headers: HeaderMap) -> Answer {
     app.authorize(&headers, Role::Read)?;
     let state = app.state.load();
-    let list: Vec<Value> = app
-        .recent
-        .unknown(|key| state.flags().contains_key(key))
-        .into_iter()
-        .take(HISTORY_MAX)
-        .map(|(key, asked)| {
-            json!({"key": key, "last_evaluated": asked.last, "evaluations": asked.count, "deleted": asked.known})
-        })
-        .collect();
-    Ok(Json(json!({"flags": list})).into_response())
+    Ok(Json(json!({"flags": lifecycle::unknown_flags(&app, &state)})).into_response())
 }
 
 /// Changes that were made past the guard: somebody should look at each.
@@ -144,7 +146,9 @@ async fn one(State(app): Shared, headers: HeaderMap, Path(key): Path<String>, Qu
             None => app.state.load_full(),
         };
         let record = state.flags().get(&key).ok_or_else(|| unknown(&key))?;
-        let mut answer = summary(&app, &state.experiments_by_flag(), &key, record, at.unwrap_or_else(now));
+        // What is used is known of now only.
+        let lifecycle = if at.is_none() { View::new(&app, &state).of(&key, record) } else { Value::Null };
+        let mut answer = summary(&state.experiments_by_flag(), &key, record, at.unwrap_or_else(now), lifecycle);
         answer["definition"] = record.flag.definition().clone();
         answer["at"] = json!(at);
         Ok(Json(answer).into_response())

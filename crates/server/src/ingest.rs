@@ -25,6 +25,7 @@ use tonic::{Request, Status};
 
 use crate::app::App;
 use crate::intake::{Job, Refused};
+use crate::lifecycle::Report;
 use crate::problem::Problem;
 
 /// The longest body after decompression.
@@ -33,7 +34,7 @@ pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 /// Gives a flag evaluation reported by an OpenFeature hook its arm: by the variant that was reported, for subjects of a
 /// running experiment's slice. Here, since only here the subject's key is still in clear text.
 fn stamp_flag_exposure(app: &App, row: &mut Row) {
-    let Some(key) = row.text("feature_flag.key") else { return };
+    let Some(key) = row.text(names::FLAG) else { return };
     if row.get(names::EXPOSURE).is_some() {
         return;
     }
@@ -63,8 +64,13 @@ pub(crate) async fn store_rows(app: &Arc<App>, mut rows: Vec<Row>) -> Result<(),
     if rows.is_empty() {
         return Ok(());
     }
+    let mut reports = Vec::new();
     for row in &mut rows {
+        let report = Report::of(row);
         stamp_flag_exposure(app, row);
+        // Who is on a preview gets what no rule gives.
+        reports
+            .extend(report.map(|report| if row.get(names::PREVIEW).is_some() { report.of_nobody() } else { report }));
         app.redactor.redact(row);
     }
     let (done, answer) = oneshot::channel();
@@ -79,7 +85,13 @@ pub(crate) async fn store_rows(app: &Arc<App>, mut rows: Vec<Row>) -> Result<(),
     };
     app.intake.send(Job { rows, done }).await.map_err(|_| broken())?;
     match answer.await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(())) if reports.is_empty() => Ok(()),
+        Ok(Ok(())) => {
+            // What is durable counts; a sender that comes again because it was refused does not count twice.
+            let app = app.clone();
+            let _ = tokio::task::spawn_blocking(move || app.lifecycle.take(&app, &reports)).await;
+            Ok(())
+        }
         Ok(Err(Refused::Full)) => Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "disk-full",

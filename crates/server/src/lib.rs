@@ -7,6 +7,7 @@
 //! - [`watch`]: the loop that asks `step` four times a second, on a thread of its own, so that intake cannot starve it;
 //! - [`intake`]: rows to the event store with group commit;
 //! - [`recent`]: who and what was evaluated lately, for judging changes of flags;
+//! - [`lifecycle`]: who reports which flag, which may go, which client drifts, and `usage.json`;
 //! - [`api`], [`flags_api`], [`profiles_api`], [`delegations_api`], [`previews_api`], [`ingest`], [`proxies`], [`view`], [`problem`]: HTTP.
 
 mod api;
@@ -17,6 +18,7 @@ mod exposed;
 mod flags_api;
 mod ingest;
 mod intake;
+mod lifecycle;
 mod previews;
 mod previews_api;
 mod problem;

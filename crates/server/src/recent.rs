@@ -1,14 +1,17 @@
 //! Who and what was evaluated lately: a bounded sample of contexts for judging changes, and for each flag when it was asked for.
 //!
-//! In memory only: contexts are what targeting needs, raw keys included, and nothing of them reaches a disk, a log or an answer.
-//! After a restart it fills again with the first evaluations; until then nobody is known to ask for anything.
+//! Contexts are in memory only: they are what targeting needs, raw keys included, and nothing of them reaches a disk, a log or an
+//! answer. After a restart the sample fills again with the first evaluations. What is written down (by [`crate::lifecycle`]) is when each
+//! flag was asked for and how many contexts were known, so that after a restart it can be said how many are still missing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Mutex;
 
 use flags::Context;
+use lifecycle::Asked;
 use openfeature::Watcher;
+use serde::{Deserialize, Serialize};
 use vocab::{Arm, Id, Millis, Timestamp};
 
 use crate::app::lock;
@@ -27,13 +30,21 @@ const SWEEP: Millis = Millis::from_secs(600);
 /// How long somebody counts as seen lately.
 const LATELY: Millis = Millis::from_secs(24 * 3_600);
 
-/// What is known of a flag's evaluations since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Asked {
-    pub(crate) last: Timestamp,
-    pub(crate) count: u64,
-    /// Whether the flag existed the last time.
-    pub(crate) known: bool,
+/// How many contexts were known at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    pub(crate) contexts: usize,
+    pub(crate) at: Timestamp,
+}
+
+/// What outlives a restart: keys, times and counts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Kept {
+    pub(crate) asked: BTreeMap<String, Asked>,
+    /// When somebody asked for all flags at once.
+    pub(crate) all: Option<Timestamp>,
+    pub(crate) remembered: Remembered,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +56,8 @@ struct Inner {
     asked: HashMap<String, Asked>,
     /// When somebody asked for all flags at once.
     all: Option<Timestamp>,
+    /// From before the start.
+    remembered: Remembered,
 }
 
 /// See the module.
@@ -69,7 +82,13 @@ impl Watcher for Recent {
         if now.since(inner.swept) > SWEEP && (inner.contexts.len() >= SUBJECTS_MAX || inner.asked.len() >= KEYS_MAX) {
             inner.swept = now;
             inner.contexts.retain(|_, (at, _)| now.since(*at) < LATELY);
-            inner.asked.retain(|_, asked| now.since(asked.last) < LATELY);
+            if inner.asked.len() >= KEYS_MAX {
+                // Keys that are no flag first.
+                inner.asked.retain(|_, asked| asked.known || now.since(asked.last) < LATELY);
+            }
+            if inner.asked.len() >= KEYS_MAX {
+                inner.asked.retain(|_, asked| now.since(asked.last) < LATELY);
+            }
         }
         let room = inner.asked.len() < KEYS_MAX;
         match key {
@@ -77,9 +96,9 @@ impl Watcher for Recent {
             // No flag has such a key.
             Some(key) if key.len() > KEY_BYTES_MAX => {}
             Some(key) => match inner.asked.get_mut(key) {
-                Some(asked) => *asked = Asked { last: now, count: asked.count + 1, known },
+                Some(asked) => *asked = Asked { first: asked.first, last: now, count: asked.count + 1, known },
                 None if room => {
-                    inner.asked.insert(key.to_owned(), Asked { last: now, count: 1, known });
+                    inner.asked.insert(key.to_owned(), Asked { first: now, last: now, count: 1, known });
                 }
                 None => {}
             },
@@ -115,6 +134,18 @@ fn weight(context: &Context) -> usize {
         + context.attributes().iter().map(|(name, value)| name.len() + value.to_string().len()).sum::<usize>()
 }
 
+impl Inner {
+    /// Contexts of subjects seen lately.
+    fn known(&self, now: Timestamp) -> usize {
+        self.contexts.values().filter(|(at, _)| now.since(*at) < LATELY).count()
+    }
+
+    /// How many there were before the restart, if that is not too long ago.
+    fn remembered_still(&self, now: Timestamp) -> Option<Remembered> {
+        Some(self.remembered).filter(|remembered| now.since(remembered.at) < LATELY)
+    }
+}
+
 impl Recent {
     /// Contexts of subjects seen lately, in no order.
     pub(crate) fn contexts(&self, now: Timestamp) -> Vec<Context> {
@@ -130,6 +161,36 @@ impl Recent {
         // With a full table nobody can say who did not ask.
         let full = inner.asked.len() >= KEYS_MAX;
         full || inner.all.is_some_and(lately) || inner.asked.get(key).is_some_and(|asked| lately(asked.last))
+    }
+
+    /// What outlives a restart. A sample that is still smaller than the one before the last restart does not replace its number.
+    pub(crate) fn kept(&self, now: Timestamp) -> Kept {
+        let inner = lock(&self.inner);
+        let known = Remembered { contexts: inner.known(now), at: now };
+        let before = inner.remembered_still(now).filter(|before| before.contexts > known.contexts);
+        let asked = inner.asked.iter().map(|(key, asked)| (key.clone(), *asked)).collect();
+        Kept { asked, all: inner.all, remembered: before.unwrap_or(known) }
+    }
+
+    /// Goes on from what was kept.
+    pub(crate) fn restore(&self, kept: Kept) {
+        let mut inner = lock(&self.inner);
+        inner.asked = kept.asked.into_iter().filter(|(key, _)| key.len() <= KEY_BYTES_MAX).take(KEYS_MAX).collect();
+        (inner.all, inner.remembered) = (kept.all, kept.remembered);
+    }
+
+    /// How much of the sample from before the last restart is there again, in `[0, 1]`; 1 if there was none within the last day.
+    pub(crate) fn known_share(&self, now: Timestamp) -> f64 {
+        let inner = lock(&self.inner);
+        match inner.remembered_still(now) {
+            Some(before) if before.contexts > 0 => (inner.known(now) as f64 / before.contexts as f64).min(1.0),
+            _ => 1.0,
+        }
+    }
+
+    /// When a client last asked for all flags at once, or took them to evaluate in process.
+    pub(crate) fn asked_all(&self) -> Option<Timestamp> {
+        lock(&self.inner).all
     }
 
     /// What is known of one flag's evaluations.

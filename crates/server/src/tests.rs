@@ -14,8 +14,21 @@ use crate::app::{App, How, lock};
 use crate::{Options, api, boot, proxies};
 
 /// A control plane without threads and listeners. The jobs are held so that the intake stays open.
-fn plane() -> (tempfile::TempDir, Arc<App>, String, Box<dyn Send>) {
+pub(crate) fn plane() -> (tempfile::TempDir, Arc<App>, String, Box<dyn Send>) {
     plane_with(None, None)
+}
+
+pub(crate) fn options(data: &std::path::Path) -> Options {
+    Options {
+        data: data.to_owned(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        also_listen: Vec::new(),
+        flagd_ports: Vec::new(),
+        ofrep_rate: None,
+        cors: None,
+        dev: false,
+        environment: None,
+    }
 }
 
 fn plane_with(
@@ -23,16 +36,7 @@ fn plane_with(
     cors: Option<flagd::http::Cors>,
 ) -> (tempfile::TempDir, Arc<App>, String, Box<dyn Send>) {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        data: dir.path().to_owned(),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        also_listen: Vec::new(),
-        flagd_ports: Vec::new(),
-        ofrep_rate,
-        cors,
-        dev: false,
-        environment: None,
-    };
+    let options = Options { ofrep_rate, cors, ..options(dir.path()) };
     let (app, jobs, _) = boot::open(&options).unwrap();
     let token = boot::first_token(&app).unwrap().unwrap();
     (dir, app, token, Box::new(jobs))

@@ -32,6 +32,8 @@ pub(crate) fn status(app: &App) -> Value {
         "epoch": state.epoch(), "audit_size": state.size(), "proxies": proxies,
         "events": {"rows": app.store.rows(), "rows_per_second": app.rows_per_second.load(Ordering::Relaxed)},
         "disk_full": app.disk_full.load(Ordering::Relaxed),
+        "flags": {"drift_alarms": app.lifecycle.alarms(), "known_share": app.recent.known_share(now()),
+            "reports_lost": app.lifecycle.lost()},
     })
 }
 

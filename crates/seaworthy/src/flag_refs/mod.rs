@@ -10,12 +10,13 @@ mod scan;
 mod tests;
 mod walk;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use flags::FlagSet;
 use regex::Regex;
+use serde_json::Value;
 
 use crate::client::{Client, Server, document};
 
@@ -48,7 +49,7 @@ pub async fn run(args: &Args, server: &Server) -> Result<u8> {
         None => (of_server(server).await?, "on the server".to_owned()),
     };
     let scanner = scan::Scanner::new(definitions.keys, args.pattern.clone());
-    let report = report::Report::new(scanner.keys(), definitions.needed);
+    let report = report::Report::new(scanner.keys(), definitions.needed).with_stages(definitions.stages);
     let (dir, file) = (args.dir.clone(), args.flags.clone());
     let report = tokio::task::spawn_blocking(move || walk::walk(&dir, file.as_deref(), &scanner, report)).await?;
     if server.json {
@@ -63,6 +64,8 @@ struct Definitions {
     keys: Vec<String>,
     /// Keys that other flags or segments name.
     needed: BTreeSet<String>,
+    /// How they stand; of those on a server.
+    stages: BTreeMap<String, String>,
 }
 
 /// The document is read as strictly as a server reads it.
@@ -71,7 +74,7 @@ fn of_file(path: &Path) -> Result<Definitions> {
     match FlagSet::parse(&document.to_string()) {
         Ok(set) => {
             let keys = set.flags().map(|(key, _)| key.to_owned()).collect();
-            Ok(Definitions { keys, needed: report::needed(&document) })
+            Ok(Definitions { keys, needed: report::needed(&document), stages: BTreeMap::new() })
         }
         Err(findings) => {
             let lines: Vec<String> = findings.iter().map(|finding| format!("\n  {finding}")).collect();
@@ -83,6 +86,12 @@ fn of_file(path: &Path) -> Result<Definitions> {
 async fn of_server(server: &Server) -> Result<Definitions> {
     let answer = Client::of(server)?.get("/api/v1/flags").await?;
     let flags = answer["flags"].as_array().context("the server's answer has no `flags`")?;
-    let keys = flags.iter().filter_map(|flag| flag["key"].as_str()).map(str::to_owned).collect();
-    Ok(Definitions { keys, needed: report::needed(&answer) })
+    let key = |flag: &Value| flag["key"].as_str().map(str::to_owned);
+    let needed = flags.iter().filter(|flag| flag["lifecycle"]["needed_by"].as_array().is_some_and(|by| !by.is_empty()));
+    let stage = |flag: &Value| Some((key(flag)?, flag["lifecycle"]["state"].as_str()?.to_owned()));
+    Ok(Definitions {
+        keys: flags.iter().filter_map(key).collect(),
+        needed: needed.filter_map(key).collect(),
+        stages: flags.iter().filter_map(stage).collect(),
+    })
 }

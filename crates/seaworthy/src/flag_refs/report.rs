@@ -126,6 +126,8 @@ pub struct Report {
     n_unknown_untold: u64,
     /// Keys that other flags or segments name.
     needed: BTreeSet<String>,
+    /// How flags stand, by key, as the server says it; empty for those of a document.
+    stages: BTreeMap<String, String>,
     /// What was read.
     pub files: Files,
 }
@@ -139,8 +141,21 @@ impl Report {
             unknown: BTreeMap::new(),
             n_unknown_untold: 0,
             needed,
+            stages: BTreeMap::new(),
             files: Files::default(),
         }
+    }
+
+    /// With how flags stand: `live`, `safe-to-remove` and so on.
+    #[must_use]
+    pub fn with_stages(self, stages: BTreeMap<String, String>) -> Report {
+        Report { stages, ..self }
+    }
+
+    /// Flags that nobody evaluates any more and that code names all the same, sorted.
+    fn dead_in_code(&self) -> impl Iterator<Item = &str> {
+        let named = self.keys.iter().zip(&self.known).filter(|(_, uses)| uses.n > 0).map(|(key, _)| key.as_str());
+        named.filter(|key| self.stages.get(*key).is_some_and(|stage| stage == "safe-to-remove"))
     }
 
     /// Takes what one file holds.
@@ -168,7 +183,14 @@ impl Report {
 
     /// For programs.
     pub fn json(&self) -> Value {
-        let flags: Vec<Value> = self.keys.iter().zip(&self.known).map(|(key, uses)| uses.json(key)).collect();
+        let one = |(key, uses): (&String, &Uses)| {
+            let mut flag = uses.json(key);
+            if let Some(stage) = self.stages.get(key) {
+                flag["lifecycle"] = json!(stage);
+            }
+            flag
+        };
+        let flags: Vec<Value> = self.keys.iter().zip(&self.known).map(one).collect();
         let unknown: Vec<Value> = self.unknown.iter().map(|(key, uses)| uses.json(key)).collect();
         let files = json!({
             "read": self.files.read, "binary": self.files.binary, "too_large": self.files.too_large,
@@ -178,6 +200,7 @@ impl Report {
             "flags": flags, "unknown": unknown, "unknown_references_left_out": self.n_unknown_untold,
             "unreferenced": self.unreferenced().collect::<Vec<_>>(),
             "unreferenced_but_needed": self.unreferenced().filter(|key| self.needed.contains(*key)).collect::<Vec<_>>(),
+            "safe_to_remove_but_referenced": self.dead_in_code().collect::<Vec<_>>(),
             "files": files, "complete": !self.files.cut_off,
         })
     }
@@ -205,8 +228,17 @@ impl Report {
             for key in idle {
                 let needed =
                     if self.needed.contains(key) { " (not before the flags and segments that name it)" } else { "" };
-                text.push_str(&format!("  {key}{needed}\n"));
+                let stage = self.stages.get(key).map_or(String::new(), |stage| format!(": {stage}"));
+                text.push_str(&format!("  {key}{stage}{needed}\n"));
             }
+            text.push('\n');
+        }
+        let dead: Vec<&str> = self.dead_in_code().collect();
+        if !dead.is_empty() {
+            text.push_str(
+                "Nobody evaluates it any more, but code names it: take it out of the code, then remove it.\n",
+            );
+            dead.iter().for_each(|key| text.push_str(&format!("  {key}\n")));
             text.push('\n');
         }
         text.push_str(&self.sum());

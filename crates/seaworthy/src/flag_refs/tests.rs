@@ -193,6 +193,21 @@ fn what_other_flags_need_is_said() {
     assert!(text.contains("  new-player\n"), "{text}");
 }
 
+/// Guarantees: a flag that nobody evaluates any more and that code names is said to be in the way.
+#[test]
+fn how_flags_stand_is_said() {
+    let scanner = Scanner::new(["banner".to_owned(), "idle".to_owned(), "player".to_owned()], Vec::new());
+    let stages = [("banner", "safe-to-remove"), ("idle", "stale"), ("player", "live")];
+    let stages = stages.map(|(key, stage)| (key.to_owned(), stage.to_owned())).into();
+    let mut report = Report::new(scanner.keys(), BTreeSet::new()).with_stages(stages);
+    report.add("a", &scanner.scan("isOn('banner'); isOn('player')\n"));
+    let text = report.text("on the server");
+    assert!(text.contains("  idle: stale\n") && text.contains("then remove it.\n  banner\n"), "{text}");
+    let json = report.json();
+    assert_eq!(json["safe_to_remove_but_referenced"], json!(["banner"]));
+    assert_eq!(json["flags"][2]["lifecycle"], "live");
+}
+
 /// Guarantees: no bytes make it panic, and each reference is where it says. Prints its seed, takes it back from `SEED`.
 #[test]
 fn any_text_can_be_scanned() {

@@ -5,6 +5,7 @@
 mod control_plane;
 mod demo;
 mod disk_full;
+mod flag_life;
 mod flag_refs;
 mod flags;
 mod harness;

@@ -36,3 +36,33 @@ fn it_remembers_a_fair_sample_and_forgets_after_a_day() {
     recent.evaluated(Some(&"k".repeat(300)), &Context::default(), false, at(86_403));
     assert_eq!(recent.unknown(|key| key == "f").len(), 1);
 }
+
+/// Scenario: a server with 40 known contexts is restarted, twice, and they come back one by one.
+/// Guarantees: what flags were asked for lately outlives a restart, no subject does, and the share that is missing is known.
+#[test]
+fn a_restart_knows_how_many_are_missing() {
+    let first = Recent::default();
+    assert_eq!(first.known_share(at(0)), 1.0);
+    for n in 0..40 {
+        first.evaluated(Some("f"), &Context::of(&format!("user-{n}")), true, at(1));
+    }
+    assert_eq!(first.known_share(at(1)), 1.0);
+    let kept = first.kept(at(2));
+    let text = serde_json::to_string(&kept).unwrap();
+    assert!(!text.contains("user-"), "{text}");
+    let second = Recent::default();
+    second.restore(serde_json::from_str(&text).unwrap());
+    assert!(second.asked_lately("f", at(3)) && !second.asked_lately("g", at(3)) && second.contexts(at(3)).is_empty());
+    assert_eq!((second.known_share(at(3)), second.asked("f").unwrap().count), (0.0, 40));
+    (0..10).for_each(|n| second.evaluated(Some("f"), &Context::of(&format!("user-{n}")), true, at(4)));
+    assert_eq!((second.known_share(at(5)), second.asked("f").unwrap().first), (0.25, at(1)));
+    let third = Recent::default();
+    third.restore(second.kept(at(6)));
+    assert_eq!(third.known_share(at(7)), 0.0);
+    third.evaluated(None, &Context::of("user-1"), true, at(8));
+    assert_eq!(third.known_share(at(9)), 1.0 / 40.0);
+    let fourth = Recent::default();
+    fourth.restore(third.kept(at(10)));
+    assert!(fourth.asked_lately("g", at(11)));
+    assert_eq!(fourth.known_share(at(90_000)), 1.0, "a day later nobody would be known any more");
+}
