@@ -198,7 +198,10 @@ fn build(selector: &Selector, version: u64, all: &[Source]) -> View {
     // What the chosen flags need decides along, whether or not it is chosen.
     let helpers: Vec<Arc<Flag>> = match selector {
         Selector::Everything => Vec::new(),
-        _ => all.iter().flat_map(|source| source.snapshot.flags.flags().map(|(_, flag)| flag.clone())).collect(),
+        _ => all
+            .iter()
+            .flat_map(|source| source.snapshot.flags.flags().into_iter().map(|(_, flag)| flag.clone()))
+            .collect(),
     };
     let flags = FlagSet::of(chosen.into_values().map(|(_, flag)| flag.clone()), set_metadata).with_helpers(helpers);
     let watcher = all.iter().find_map(|source| source.snapshot.watcher());

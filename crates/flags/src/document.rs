@@ -478,8 +478,8 @@ impl FlagSet {
     }
 
     /// All flags, by key.
-    pub fn flags(&self) -> impl ExactSizeIterator<Item = (&str, &Arc<Flag>)> + Clone {
-        self.in_order().iter().map(|flag| (flag.key.as_str(), flag))
+    pub fn flags(&self) -> Vec<(&str, &Arc<Flag>)> {
+        self.in_order().iter().map(|flag| (flag.key.as_str(), flag)).collect()
     }
 
     pub(crate) fn in_order(&self) -> &[Arc<Flag>] {

@@ -37,7 +37,7 @@ pub struct Impact {
 /// Evaluates before and after for every subject and every flag that decides differently, through what it needs too. Words for
 /// people (description, owner) decide nothing. Sorted by key.
 pub fn impact(before: &FlagSet, after: &FlagSet, subjects: &[impl Borrow<Context>], now: Timestamp) -> Vec<Impact> {
-    let mut keys: Vec<&str> = before.flags().chain(after.flags()).map(|(key, _)| key).collect();
+    let mut keys: Vec<&str> = before.flags().into_iter().chain(after.flags()).map(|(key, _)| key).collect();
     keys.sort_unstable();
     keys.dedup();
     let there = |set: &FlagSet, key: &str| set.flag(key).is_some();

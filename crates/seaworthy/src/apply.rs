@@ -73,7 +73,7 @@ pub fn parts(name: &str, document: &Value) -> Result<(Map<String, Value>, Map<St
         let own = flag.definition().clone();
         (key.to_owned(), if flag.is_ours() { own } else { set.portable(key).unwrap_or(own) })
     };
-    let flags = set.flags().map(flag).collect();
+    let flags = set.flags().into_iter().map(flag).collect();
     let segments = set.segments().into_iter().map(|(key, s)| (key.to_owned(), s.definition().clone())).collect();
     Ok((flags, segments))
 }

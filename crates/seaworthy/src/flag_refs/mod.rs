@@ -73,7 +73,7 @@ fn of_file(path: &Path) -> Result<Definitions> {
     let document = document(path)?;
     match FlagSet::parse(&document.to_string()) {
         Ok(set) => {
-            let keys = set.flags().map(|(key, _)| key.to_owned()).collect();
+            let keys = set.flags().into_iter().map(|(key, _)| key.to_owned()).collect();
             Ok(Definitions { keys, needed: report::needed(&document), stages: BTreeMap::new() })
         }
         Err(findings) => {
