@@ -104,7 +104,8 @@ fn what_cannot_be_known_is_not_judged() {
     let overlay = Overlay {
         experiment: Id::new(Kind::Experiment, 1),
         slice: Slice::new("l", "a", 0, half, half),
-        variant: "on".into(),
+        serves: flags::Serves::Variant("on".into()),
+        otherwise: None,
     };
     let under = set(json!({"search-v2": split("flagd-v3")})).with_overlays([("search-v2".to_owned(), overlay)].into());
     assert!((30..70).contains(&judged(&under, Some("r1"), 1)));
