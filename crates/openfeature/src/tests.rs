@@ -44,7 +44,8 @@ fn metadata_names_set_version_and_bucketing() {
     let everybody = |n| flags::Overlay {
         experiment: vocab::Id::new(vocab::Kind::Experiment, n),
         slice: flags::Slice::new("l", "a", 0, vocab::Share::ALL, vocab::Share::ALL),
-        variant: "on".into(),
+        serves: flags::Serves::Variant("on".into()),
+        otherwise: None,
     };
     let overlays: std::collections::BTreeMap<_, _> =
         [("ours".to_owned(), everybody(1)), ("plain".to_owned(), everybody(2))].into();

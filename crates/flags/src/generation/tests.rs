@@ -103,7 +103,12 @@ fn an_experiment_on_what_a_flag_needs_stands_in_front_of_it() {
         "child": {"variants": {"on": true}, "on": true, "fallthrough": "on", "prerequisites": [{"flag": "parent", "variants": ["on"]}]},
         "other": {"variants": {"on": true}, "on": true, "fallthrough": "on"}}});
     let slice = Slice::new("l", "a", 0, Share::from_ppm(500_000).unwrap(), Share::from_ppm(500_000).unwrap());
-    let overlay = Overlay { experiment: vocab::Id::new(vocab::Kind::Experiment, 1), slice, variant: "on".into() };
+    let overlay = Overlay {
+        experiment: vocab::Id::new(vocab::Kind::Experiment, 1),
+        slice,
+        serves: crate::Serves::Variant("on".into()),
+        otherwise: None,
+    };
     let set = set(&document).with_overlays([("parent".to_owned(), overlay)].into());
     let within = |key: &str| (0..100).filter(|n| set.stands_in_front(key, &format!("u{n}"))).count();
     assert!(within("other") == 0 && within("child") == within("parent") && (30..70).contains(&within("child")));
