@@ -64,7 +64,11 @@ fn ci() -> Result<()> {
         "flagd's clients",
         Command::new("python3").args(["tests/flagd/run.py", "--bin", BIN, "--venv", "target/flagd-venv"]),
     )?;
-    // The step before makes the environment; where it was skipped for want of the suite, so is this.
+    run(
+        "Rust's providers",
+        Command::new("python3").args(["tests/flagd/rust.py", "--bin", BIN, "--target", "target/rust-clients"]),
+    )?;
+    // The step before the last makes the environment; where it was skipped for want of the suite, so is this.
     let python = "target/flagd-venv/python/bin/python";
     if std::path::Path::new(python).exists() {
         let words = ["tests/flagd/agreement.py", "--bin", BIN, "--js", "target/flagd-venv/js"];

@@ -359,7 +359,7 @@ fn a_jump_becomes_a_rollout() {
 
 fn change_spec(changes: Value) -> Value {
     json!({"name": "change", "treatment": {"flags": changes}, "on_success": "promote",
-        "stages": [{"share": 0.25, "min": "5s"}], "kpi": {"success": "a = 1", "failure": "a = 2"}})
+        "stages": [{"share": 0.1, "min": "5s"}], "kpi": {"success": "a = 1", "failure": "a = 2"}})
 }
 
 /// Guarantees: until it is promoted a change is in force for nobody but its treatment; then for all; a replay gives the same.

@@ -7,6 +7,7 @@ use vocab::{Id, Millis, Share, Timestamp};
 
 use super::{Refusal, State, refuse};
 use crate::entry::Action;
+use crate::guard;
 
 /// The share of subjects that all faults of a layer together may harm.
 const BUDGET: Share = match Share::from_ppm(50_000) {
@@ -44,6 +45,12 @@ impl State {
         }
         if let Some(same) = self.live().find(|e| e.spec.name == spec.name) {
             return refuse("name-taken", format!("{} is running as {}", spec.name, same.id), "choose another name");
+        }
+        if let Some((key, step)) = self.first_step_of(&spec.treatment) {
+            if spec.stages[0].share > step {
+                let detail = format!("the first stage is {}, and flag {key:?} may change for {step} at first", spec.stages[0].share);
+                return refuse("first-stage-too-large", detail, "begin with that share, or less");
+            }
         }
         let unacknowledged =
             self.experiments.values().filter(|e| e.needs_ack() && e.verdict_was_harm()).find_map(|e| {
@@ -83,6 +90,22 @@ impl State {
             }
         };
         Ok(Action::ExperimentStart { spec, arm_salt, layer_salt, offset })
+    }
+
+    /// The flag of a treatment with the smallest first step, and that step.
+    pub(super) fn first_step_of(&self, treatment: &Treatment) -> Option<(String, Share)> {
+        let now = |key: &str| self.flags.get(key).map(|record| &*record.flag);
+        let steps: Vec<(Share, String)> = match treatment {
+            Treatment::Fault(_) => return None,
+            Treatment::Flag(change) => vec![(guard::first_step(now(&change.key)), change.key.clone())],
+            Treatment::Flags(changes) => {
+                let patch = self.patch(changes)?;
+                // A flag that is new says its own risk.
+                let flag = |key: &str| now(key).or_else(|| patch.flags().get(key).map(|flag| &**flag));
+                patch.touches(&self.flag_set()).into_iter().map(|key| (guard::first_step(flag(&key)), key)).collect()
+            }
+        };
+        steps.into_iter().min().map(|(step, key)| (key, step))
     }
 
     /// What of a treatment is under another live experiment, and which.

@@ -174,7 +174,9 @@ impl State {
             }
         };
         let (_, record) = profile.map_err(|way| jumps.refusal(&way))?;
-        let first = jumps.0.iter().map(|jump| jump.step).min().unwrap_or(Share::NONE);
+        // Flags that the change only brushes count too: their subjects are in the same slice.
+        let touched = self.first_step_of(&Treatment::Flags(changes.clone())).map(|(_, step)| step);
+        let first = jumps.0.iter().map(|jump| jump.step).chain(touched).min().unwrap_or(Share::NONE);
         let owner = flags.clone().find_map(|flag| flag.definition().get("owner")?.as_str()).unwrap_or_default();
         let plain = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
         let key: String = jumps.0[0].key.to_ascii_lowercase().chars().map(plain).take(40).collect();
