@@ -200,7 +200,7 @@ await check('with a rollout profile a jump becomes a watched rollout', async () 
   await page.waitForURL((url) => url.hash.startsWith('#/experiments/exp_'));
   await page.locator('[data-testid="experiment-state"]').waitFor();
   await open(`#/flags/${KEY}`);
-  await page.getByText('In front of all this stands the experiment').waitFor();
+  await at('under-rollout').waitFor();
 });
 
 await check('nothing is wider than a phone', async () => {
