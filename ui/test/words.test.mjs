@@ -104,7 +104,7 @@ test('changes of a rollout', () => {
 test('what a profile says, and for whom', () => {
   const stages = (definition) => plain(profiles.stagesInWords(definition));
   assert.equal(stages({}), 'as the risk of the flag allows, at least 5m each');
-  assert.equal(stages({ stages: [{ share: '1%', min: '10m' }, { share: 0.05, min: 60000 }] }), '1% for 10m, then 5 % for 60000 ms');
+  assert.equal(stages({ stages: [{ share: '1%', min: '10m' }, { share: 0.05, min: 60000 }] }), '1 % for 10m, then 5 % for 60000 ms');
   const definitions = [['a', {}], ['b', { metadata: { profile: 'x' } }], ['c', { metadata: { profile: 'y' } }]];
   assert.deepEqual(profiles.goesBy({ name: 'x', default: false }, definitions), { named: ['b'], others: 0 });
   assert.deepEqual(profiles.goesBy({ name: 'x', default: true }, definitions), { named: ['b'], others: 1 });

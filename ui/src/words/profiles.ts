@@ -26,6 +26,10 @@ function text(value: unknown, unit = ''): string {
   return typeof value === 'string' ? value : value === undefined ? '' : `${JSON.stringify(value)}${typeof value === 'number' ? unit : ''}`;
 }
 
+function shareInWords(share: unknown): string {
+  return typeof share === 'number' ? percent(share) : text(share).replace(/(?<=\d)%$/, '\u00a0%');
+}
+
 /** "1 % for 10m, then 5 % for 1h", or what decides it instead. */
 export function stagesInWords(definition: Record<string, unknown>): string {
   const { stages, stage_min } = definition;
@@ -34,7 +38,7 @@ export function stagesInWords(definition: Record<string, unknown>): string {
   return (stages as Stage[])
     .map(({ share, min, min_ms }) => {
       const how_long = text(min ?? min_ms, ' ms');
-      return `${typeof share === 'number' ? percent(share) : text(share)}${how_long ? ` for ${how_long}` : ''}`;
+      return `${shareInWords(share)}${how_long ? ` for ${how_long}` : ''}`;
     })
     .join(', then ');
 }
