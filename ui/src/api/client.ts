@@ -72,7 +72,9 @@ export const api = {
   preview: (wanted: { flag: string; variant: string; subject: string | null; lasts: string; reason: string }) =>
     call<Preview & { token: string }>('POST', '/previews', wanted),
   revokePreview: (id: string) => call<unknown>('DELETE', `/previews/${encodeURIComponent(id)}`),
-  delegations: async () => (await call<{ delegations: Delegation[] }>('GET', '/delegations')).delegations,
+  /** Newest first. */
+  delegations: async () =>
+    (await call<{ delegations: Delegation[] }>('GET', '/delegations')).delegations.toSorted((a, b) => (a.id < b.id ? 1 : -1)),
   /** The secret is told this once. */
   delegate: (wanted: { name: string; bounds: Bounds; lasts: string | null; reason: string }) =>
     call<{ id: string; secret: string; expires: string | null }>('POST', '/delegations', wanted),
