@@ -1,5 +1,5 @@
-// Flags in a real browser against a server of its own: made, checked, saved, explained, edited, killed, revived, and all of it is
-// in the history. Clients ask by OFREP meanwhile, so that what the page says is held against what they get. How it is run:
+// Flags in a real browser against a server of its own: made, checked, saved, explained, edited, killed, revived, previewed, delegated,
+// rolled out by a profile, and all of it is in the history. Clients ask by OFREP meanwhile, so that what the page says is held against what they get. How it is run:
 // browser.mjs.
 import { check, finish, link, must, origin, page, picture, stayedClean, token } from './browser.mjs';
 
@@ -10,8 +10,8 @@ const DRAW_MS = 120;
 const at = (id) => page.locator(`[data-testid="${id}"]`);
 const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
 
-async function evaluate(key, subject) {
-  const body = JSON.stringify({ context: { targetingKey: subject, country: 'de' } });
+async function evaluate(key, subject, more = {}) {
+  const body = JSON.stringify({ context: { targetingKey: subject, country: 'de', ...more } });
   return (await fetch(`${origin}/ofrep/v1/evaluate/flags/${key}`, { method: 'POST', headers, body })).json();
 }
 
@@ -185,10 +185,74 @@ await check('a misspelled key is told, with what may be meant', async () => {
   await reads(at('unknown-flag'), /e2e\.playr.*3 times.*Is e2e\.player meant/s, 'it is not');
 });
 
-await check('with a rollout profile a jump becomes a watched rollout', async () => {
-  const profile = { default: true, owner: 'web', kpi: { success: "name = 'paid'", failure: "name = 'not paid'" } };
-  const put = await fetch(`${origin}/api/v1/profiles/e2e`, { method: 'PUT', headers, body: JSON.stringify(profile) });
-  if (put.status === 404) return 'this server has no rollout profiles';
+await check('one person is put on a variant with a link, for a while', async () => {
+  await open(`#/flags/${KEY}/previews`);
+  await at('preview-variant').selectOption('off');
+  await at('preview-url').fill('https://shop.example/cart?x=1#top');
+  await at('preview-make').click();
+  await at('preview-made').waitFor();
+  const made = await at('preview-link').inputValue();
+  must(/^https:\/\/shop\.example\/cart\?x=1&sw-preview=swp_\w+#top$/.test(made), made);
+  const preview = { 'sw-preview': new URL(made).searchParams.get('sw-preview') };
+  must((await evaluate(KEY, 'user-1', preview)).value === false, 'who opens the link does not get the variant');
+  must((await evaluate(KEY, 'user-2', preview)).value === true, 'a second person gets it too');
+  await reads(at('preview-row'), /pre_\w+.*one person/s, 'it is not told whose it is');
+  await picture('flag-previews', DRAW_MS);
+  await at('preview-revoke').click();
+  await page.getByText('None.', { exact: true }).waitFor();
+  must((await evaluate(KEY, 'user-1', preview)).value === true, 'it counts although it was revoked');
+});
+
+await check('somebody sets the flag within bounds, and sees nothing else', async () => {
+  await open(`#/flags/${KEY}/delegations`);
+  await at('delegation-name').fill('Ann of support');
+  await at('delegation-variant-off').check();
+  await at('delegation-audience').selectOption('staff');
+  await at('delegation-share').fill('50');
+  await reads(at('delegation-bounds'), /Ann of support may serve “off”, to at most 50\s% of segment staff\./, 'the bounds are not told');
+  await at('delegation-make').click();
+  const holder = await (await page.context().browser().newContext()).newPage();
+  const theirs = (id) => holder.locator(`[data-testid="${id}"]`);
+  await holder.goto(await at('delegation-link').inputValue());
+  await reads(theirs('held-bounds'), /“off”, to at most 50\s% of segment staff/, 'the holder is not told what he may do');
+  must((await holder.getByRole('link').count()) === 0, 'the holder can go elsewhere');
+  await theirs('held-share').fill('60');
+  must(await theirs('held-set').isDisabled(), 'more than the bounds can be sent');
+  await theirs('held-share').fill('40');
+  await theirs('held-set').click();
+  await reads(theirs('held-serves'), /“off” to 40\s% of segment staff/, 'what is set is not told');
+  await holder.screenshot({ path: `${process.env.OUT_DIR ?? 'e2e-out'}/control-point.png` });
+  await open('#/delegations');
+  await reads(at('delegation-serves'), /“off” to 40\s% of segment staff/, 'the console does not say what is served');
+  await theirs('held-clear').click();
+  await theirs('held-clear-confirm').click();
+  await reads(theirs('held-serves'), /^nothing/, 'it is not taken back');
+  await picture('delegations', DRAW_MS);
+  await at('delegation-revoke').click();
+  await at('delegation-revoke-confirm').click();
+  await page.getByText('Nothing is delegated').waitFor();
+  await holder.context().close();
+});
+
+await check('a rollout profile is written; what is wrong with it is told with its line', async () => {
+  await open('#/profiles');
+  await page.getByText('No rollout profile yet').waitFor();
+  await at('new-profile').click();
+  await at('new-name').fill('e2e');
+  const text = await at('json-field').inputValue();
+  const { kpi: _, ...rest } = JSON.parse(text);
+  const profile = { ...rest, owner: 'web', kpi: { success: "name = 'paid'", failure: "name = 'not paid'" }, acceptance: 'claire' };
+  await at('json-field').fill(JSON.stringify({ ...profile, alpha: 2 }, null, 2));
+  await at('save').click();
+  await reads(at('findings'), /line \d+ .*\/alpha/s, 'a wrong number is not told');
+  await at('json-field').fill(JSON.stringify(profile, null, 2));
+  await at('save').click();
+  await page.waitForURL((url) => url.hash === '#/profiles/e2e');
+  await reads(at('profile-facts'), /name = 'paid'.*claire/s, 'it does not say what is watched');
+  await picture('profile', DRAW_MS);
+});
+
+await check('with it a jump becomes a watched rollout, which says what it changes', async () => {
   await open(`#/flags/${KEY}/edit`);
   await edit('[["on", 100], ["off", 0]]', '[["on", 40], ["off", 60]]');
   await at('check').click();
@@ -199,14 +263,42 @@ await check('with a rollout profile a jump becomes a watched rollout', async () 
   await at('change-result').getByRole('link').first().click();
   await page.waitForURL((url) => url.hash.startsWith('#/experiments/exp_'));
   await page.locator('[data-testid="experiment-state"]').waitFor();
+  await reads(at('changes').locator('[data-testid="diff"]'), /"on", 100.*"on", 40/s, 'the difference is missing');
+});
+
+await check('only who is asked says that it works as wanted', async () => {
+  await reads(at('acceptance'), /Waits for claire/, 'it is not told who is asked');
+  await at('as-wanted').click();
+  await reads(at('acceptance').getByRole('alert'), /claire/, 'the remedy is missing');
+  const asked = await fetch(`${origin}/api/v1/tokens`, { method: 'POST', headers, body: JSON.stringify({ name: 'claire', role: 'read' }) });
+  const { secret } = await asked.json();
+  const said = await fetch(page.url().replace('/#/', '/api/v1/') + '/accept', {
+    method: 'POST', headers: { ...headers, authorization: `Bearer ${secret}` }, body: JSON.stringify({ as_wanted: true, reason: 'looked at it' }),
+  });
+  must(said.ok, `accepting answers ${said.status}`);
+  await page.locator('[data-testid="acceptance"][data-said="true"]').waitFor();
+  await reads(at('acceptance'), /Works as wanted.*looked at it/s, 'what was said is missing');
+  await picture('experiment-rollout', DRAW_MS);
   await open(`#/flags/${KEY}`);
-  await page.getByText('In front of all this stands the experiment').waitFor();
+  await at('under-rollout').waitFor();
+});
+
+await check('killed from the list', async () => {
+  await open('#/flags');
+  await at('row-kill').click();
+  await page.waitForTimeout(400);
+  await picture('flags-kill', DRAW_MS);
+  await at('row-kill-confirm').click();
+  await page.locator('[data-testid="flag-row"]').getByText('Killed').waitFor();
+  must((await at('row-kill').count()) === 0, 'it can be killed again');
+  must((await evaluate(KEY, 'user-1')).value === false, 'a client still has it');
 });
 
 await check('nothing is wider than a phone', async () => {
   await page.setViewportSize({ width: 390, height: 844 });
   const places = ['flags', `flags/${KEY}`, `flags/${KEY}/explain`, `flags/${KEY}/edit`, `flags/${KEY}/history`, 'new-flag', 'segments',
-    'segments/staff', 'unknown-flags', 'reviews'];
+    'segments/staff', 'unknown-flags', 'reviews', `flags/${KEY}/previews`, `flags/${KEY}/delegations`, 'profiles', 'profiles/e2e',
+    'profiles/e2e/edit', 'new-profile', 'delegations'];
   for (const place of places) {
     await open(`#/${place}`);
     await page.locator('main .panel').first().waitFor();

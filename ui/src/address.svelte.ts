@@ -1,8 +1,9 @@
 // Which view the address names. Addresses are hashes: `#/`, `#/experiments/<id>`, `#/audit`, `#/audit/<index>`, `#/flags`,
-// `#/flags/<key>` with `/edit`, `/explain` or `/history` behind it, `#/new-flag`, `#/segments`, `#/segments/<key>` with `/edit`,
-// `#/new-segment`, `#/unknown-flags`, `#/reviews`. What is searched for or picked stands behind `?`.
+// `#/flags/<key>` with `/edit`, `/explain`, `/previews`, `/delegations` or `/history` behind it, `#/new-flag`, `#/segments`,
+// `#/segments/<key>` with `/edit`, `#/new-segment`, `#/unknown-flags`, `#/reviews`, `#/profiles`, `#/profiles/<name>` with `/edit`,
+// `#/new-profile`, `#/delegations`. What is searched for or picked stands behind `?`.
 
-export const FLAG_TABS = ['', 'explain', 'edit', 'history'] as const;
+export const FLAG_TABS = ['', 'explain', 'edit', 'previews', 'delegations', 'history'] as const;
 export type FlagTab = (typeof FLAG_TABS)[number];
 
 export type Place =
@@ -17,6 +18,10 @@ export type Place =
   | { view: 'new-segment' }
   | { view: 'unknown-flags' }
   | { view: 'reviews' }
+  | { view: 'profiles' }
+  | { view: 'profile'; name: string; edit: boolean }
+  | { view: 'new-profile' }
+  | { view: 'delegations' }
   | { view: 'unknown'; hash: string };
 
 export function placeOf(hash: string): Place {
@@ -32,6 +37,9 @@ export function placeOf(hash: string): Place {
   if (view === 'segments' && name !== undefined && (more === undefined || more === 'edit')) {
     return { view: 'segment', key: name, edit: more === 'edit' };
   }
+  if (view === 'profiles' && name !== undefined && (more === undefined || more === 'edit')) {
+    return { view: 'profile', name, edit: more === 'edit' };
+  }
   if (more !== undefined) return { view: 'unknown', hash };
   if (view === 'experiments') return name ? { view: 'experiment', id: name } : { view: 'overview' };
   if (view === 'audit' && name === undefined) return { view: 'audit', index: null };
@@ -44,6 +52,9 @@ export function placeOf(hash: string): Place {
     case 'new-segment':
     case 'unknown-flags':
     case 'reviews':
+    case 'profiles':
+    case 'new-profile':
+    case 'delegations':
       return { view };
     default:
       return { view: 'unknown', hash };
@@ -62,6 +73,8 @@ export const addressOf = {
     `#/flags/${encodeURIComponent(key)}${tab === '' ? '' : `/${tab}`}${asked(query)}`,
   segment: (key: string, edit = false) => `#/segments/${encodeURIComponent(key)}${edit ? '/edit' : ''}`,
   newFlag: (query: Record<string, string> = {}) => `#/new-flag${asked(query)}`,
+  profile: (name: string, edit = false) => `#/profiles/${encodeURIComponent(name)}${edit ? '/edit' : ''}`,
+  newProfile: (query: Record<string, string> = {}) => `#/new-profile${asked(query)}`,
   newSegment: (query: Record<string, string> = {}) => `#/new-segment${asked(query)}`,
 };
 

@@ -15,6 +15,9 @@ after(() => vite.close());
 const json = await vite.ssrLoadModule('/src/words/json.ts');
 const flags = await vite.ssrLoadModule('/src/words/flags.ts');
 const explain = await vite.ssrLoadModule('/src/words/explain.ts');
+const states = await vite.ssrLoadModule('/src/words/state.ts');
+const access = await vite.ssrLoadModule('/src/words/access.ts');
+const profiles = await vite.ssrLoadModule('/src/words/profiles.ts');
 
 /** Spaces that do not break count as spaces. */
 const plain = (text) => text.replaceAll('\u00a0', ' ');
@@ -69,6 +72,72 @@ test('findings in the sentence of a refusal', () => {
   });
   const tangled = '/flags/a: needs the segment "zz", which does not exist';
   assert.deepEqual(flags.findingsOf(tangled, 'flag', 'a').findings, [{ place: '', reason: 'needs the segment "zz", which does not exist' }]);
+});
+
+test('findings that a refusal lists', () => {
+  const list = [
+    { place: '/flags/a/rules/0', reason: 'unknown key' },
+    { place: '/flags/a', reason: 'expected an object' },
+    { place: '/flags/ab/on', reason: 'another flag' },
+  ];
+  assert.deepEqual(flags.findingsIn(list, 'flag', 'a').map(({ place }) => place), ['/rules/0', '', '/flags/ab/on']);
+  const detail = 'stages: a later stage must not be smaller: nobody falls out; guardrails.failures: expected 0.5 to 1';
+  assert.deepEqual(profiles.profileFindings(detail), [
+    { place: '/stages', reason: 'a later stage must not be smaller: nobody falls out' },
+    { place: '/guardrails/failures', reason: 'expected 0.5 to 1' },
+  ]);
+  assert.deepEqual(profiles.profileFindings('missing field `failure`'), []);
+});
+
+test('changes of a rollout', () => {
+  const cases = [
+    [[{ put: { key: 'player', definition: {} } }], 'flag player changes'],
+    [[{ delete: 'player' }], 'flag player goes'],
+    [[{ revive: 'player' }], 'flag player comes back'],
+    [[{ put_segment: { key: 'staff', definition: {} } }], 'segment staff changes'],
+    [[{ put: { key: 'a' } }, { delete: 'b' }, { revive: 'c' }, { delete_segment: 's' }], '3 flags and 1 segment change'],
+    [[{ put: { key: 'a' } }, { put: { key: 'b' } }], '2 flags change'],
+  ];
+  for (const [changes, words] of cases) assert.equal(states.treatmentInWords({ treatment: { flags: changes }, kind: 'flag' }), words);
+});
+
+test('what a profile says, and for whom', () => {
+  const stages = (definition) => plain(profiles.stagesInWords(definition));
+  assert.equal(stages({}), 'as the risk of the flag allows, at least 5m each');
+  assert.equal(stages({ stages: [{ share: '1%', min: '10m' }, { share: 0.05, min: 60000 }] }), '1 % for 10m, then 5 % for 60000 ms');
+  const definitions = [['a', {}], ['b', { metadata: { profile: 'x' } }], ['c', { metadata: { profile: 'y' } }]];
+  assert.deepEqual(profiles.goesBy({ name: 'x', default: false }, definitions), { named: ['b'], others: 0 });
+  assert.deepEqual(profiles.goesBy({ name: 'x', default: true }, definitions), { named: ['b'], others: 1 });
+});
+
+test('a preview link keeps the page', () => {
+  const cases = [
+    ['https://a.example/p', 'https://a.example/p?sw-preview=t'],
+    ['https://a.example/p?x=1#y?z', 'https://a.example/p?x=1&sw-preview=t#y?z'],
+    ['', 't'],
+  ];
+  for (const [page, link] of cases) assert.equal(access.previewLink(page, 't'), link);
+});
+
+test('delegations', () => {
+  const bounds = (more) => plain(access.boundsInWords({ flag: 'f', largest_share: 1, ...more }));
+  assert.equal(bounds({ variants: ['on'] }), '“on”, to everybody');
+  assert.equal(
+    bounds({
+      variants: ['a', 'b'], values: { between: [5, 20] }, audience: 'staff', largest_share: 0.1,
+      hours: { from: '09:00', to: '17:30', days: ['mon', 'tue', 'wed', 'thu', 'fri'], utc_offset_minutes: 330 },
+    }),
+    '“a”, “b” or a number from 5 to 20, to at most 10 % of segment staff, Monday to Friday from 09:00 to 17:30, UTC+05:30',
+  );
+  assert.equal(
+    access.hoursInWords({ from: '22:00', to: '06:00', days: ['sat', 'mon'], utc_offset_minutes: -60 }),
+    'Monday, Saturday from 22:00 to 06:00 the next day, UTC−01:00',
+  );
+  const served = (rule, variants = {}) => plain(access.servedByHolder(rule, variants));
+  assert.equal(served(null), 'nothing');
+  assert.equal(served({ when: true, serve: 'on' }), '“on” to everybody');
+  const when = { all: [{ segment: 'staff' }, { bucket: { ranges: [[0, 50000]], total: 1000000, salt: 's' } }] };
+  assert.equal(served({ when, serve: 'delegation-tok_1' }, { 'delegation-tok_1': 7 }), '7 to 5 % of segment staff');
 });
 
 test('impact', () => {

@@ -2,8 +2,8 @@
 // session, and every other refusal becomes a `Refusal` that says what happened and what to do next.
 import { session } from '../session.svelte';
 import type {
-  AuditEntry, AuditPage, Comparison, Done, Experiment, Explanation, Export, Flag, FlagDetail, Outcome, Problem, Segment, Status,
-  Timeline, UnknownFlag,
+  AuditEntry, AuditPage, Bounds, Comparison, Delegation, Done, Experiment, Explanation, Export, Flag, FlagDetail, Held, Outcome, Preview,
+  Problem, Profile, Segment, Status, Timeline, UnknownFlag,
 } from './contract';
 
 export const BASE = '/api/v1';
@@ -19,6 +19,7 @@ export class Refusal extends Error {
     readonly code: string,
     message: string,
     readonly remedy: string,
+    readonly findings: { place: string; reason: string }[] = [],
   ) {
     super(message);
   }
@@ -31,6 +32,8 @@ export const api = {
   stop: (id: string, reason: string) => call<Experiment>('POST', `/experiments/${encodeURIComponent(id)}/stop`, { reason }),
   acknowledge: (id: string, reason: string) =>
     call<Experiment>('POST', `/experiments/${encodeURIComponent(id)}/ack`, { reason }),
+  accept: (id: string, as_wanted: boolean, reason: string) =>
+    call<Experiment>('POST', `/experiments/${encodeURIComponent(id)}/accept`, { as_wanted, reason }),
   timeline: (id: string) => call<Timeline>('GET', `/experiments/${encodeURIComponent(id)}/timeline`),
   comparison: (id: string) => call<Comparison>('GET', `/experiments/${encodeURIComponent(id)}/comparison`),
   halt: (reason: string) => call<unknown>('POST', '/halt', { reason }),
@@ -56,7 +59,30 @@ export const api = {
   reviews: async () => (await call<{ entries: AuditEntry[] }>('GET', '/reviews')).entries,
   /** What a change would do; nothing is changed. `definition` is JSON text and is sent as it is written. */
   check: (kind: Kind, key: string, definition: string) => apply(kind, key, definition, { dry_run: true }),
-  put: (kind: Kind, key: string, definition: string, why: Why) => apply(kind, key, definition, why),
+  /** `version`: the audit index of what the change began from, 0 for something new; refused with 412 if it is another by now. */
+  put: putOver,
+  profiles: async () => (await call<{ profiles: Profile[] }>('GET', '/profiles')).profiles,
+  profile: (name: string) => call<Profile>('GET', `/profiles/${encodeURIComponent(name)}`),
+  putProfile: (name: string, definition: string, reason: string) =>
+    call<{ audit_index: number }>('PUT', `/profiles/${encodeURIComponent(name)}?${asked({ reason })}`, definition),
+  deleteProfile: (name: string, reason: string) =>
+    call<unknown>('DELETE', `/profiles/${encodeURIComponent(name)}?${asked({ reason })}`),
+  previews: async () => (await call<{ previews: Preview[] }>('GET', '/previews')).previews,
+  /** The token is told this once. */
+  preview: (wanted: { flag: string; variant: string; subject: string | null; lasts: string; reason: string }) =>
+    call<Preview & { token: string }>('POST', '/previews', wanted),
+  revokePreview: (id: string) => call<unknown>('DELETE', `/previews/${encodeURIComponent(id)}`),
+  /** Newest first. */
+  delegations: async () =>
+    (await call<{ delegations: Delegation[] }>('GET', '/delegations')).delegations.toSorted((a, b) => (a.id < b.id ? 1 : -1)),
+  /** The secret is told this once. */
+  delegate: (wanted: { name: string; bounds: Bounds; lasts: string | null; reason: string }) =>
+    call<{ id: string; secret: string; expires: string | null }>('POST', '/delegations', wanted),
+  revokeDelegation: (id: string) => call<unknown>('DELETE', `/delegations/${encodeURIComponent(id)}`),
+  held: () => call<Held>('GET', '/delegated'),
+  setHeld: (wish: { variant: string } | { value: unknown }, share: number, reason: string) =>
+    call<Outcome>('PUT', '/delegated', { ...wish, share, reason }, LONG_PATIENCE_MS),
+  clearHeld: () => call<Outcome>('DELETE', '/delegated', undefined, LONG_PATIENCE_MS),
 };
 
 export type Kind = 'flag' | 'segment';
@@ -76,16 +102,35 @@ function asked({ reason, break_glass = false }: Why): string {
 }
 
 /** Numbers would lose digits on the way through JSON.parse, so the text of the definition is put into the body untouched. */
-function apply(kind: Kind, key: string, definition: string, more: Partial<Why> & { dry_run?: boolean }): Promise<Outcome> {
+function apply(kind: Kind, key: string, definition: string, more: Partial<Why> & { dry_run?: boolean; if_version?: object }): Promise<Outcome> {
   const rest = JSON.stringify(more).slice(1);
   const body = `{"${kind}s":{${JSON.stringify(key)}:${definition}}${rest === '}' ? '' : ','}${rest}`;
   return call<Outcome>('POST', '/apply', body, LONG_PATIENCE_MS);
 }
 
-/** Asks whether a token is good without taking it into the session. */
-export async function tryToken(token: string): Promise<void> {
+async function putOver(kind: Kind, key: string, definition: string, version: number, why: Why): Promise<Outcome> {
+  try {
+    return await apply(kind, key, definition, { ...why, if_version: { [`${kind}s`]: { [key]: version } } });
+  } catch (error) {
+    // A server that does not know the word has changed nothing.
+    if (!(error instanceof Refusal && error.status === 400 && error.message.includes('if_version'))) throw error;
+    if (kind === 'flag' && version > 0 && (await api.flag(key)).version !== version) {
+      throw new Refusal(412, 'changed-meanwhile', 'somebody changed the flag since you began', 'Look at its history, then take the newer version over.');
+    }
+    return apply(kind, key, definition, why);
+  }
+}
+
+/** What a token opens: the console, or the one control point that was delegated to its holder. */
+export type Opens = 'console' | 'control point';
+
+/** Asks whether a token is good, and for what, without taking it into the session. */
+export async function tryToken(token: string): Promise<Opens> {
   const response = await send('GET', '/status', token);
-  if (!response.ok) throw await refusalOf(response);
+  if (response.ok) return 'console';
+  const refusal = await refusalOf(response);
+  if (refusal.status === 403 && (await send('GET', '/delegated', token)).ok) return 'control point';
+  throw refusal;
 }
 
 export async function refusalOf(response: Response): Promise<Refusal> {
@@ -95,6 +140,7 @@ export async function refusalOf(response: Response): Promise<Refusal> {
     problem.code ?? `http-${response.status}`,
     problem.detail ?? problem.title ?? `the server answered ${response.status} ${response.statusText}`,
     problem.remedy ?? '',
+    problem.findings ?? [],
   );
 }
 

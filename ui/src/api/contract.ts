@@ -9,6 +9,8 @@ export interface Problem {
   detail?: string;
   code?: string;
   remedy?: string;
+  /** Of a bad definition: what is wrong, and where in what was sent (a JSON pointer). */
+  findings?: { place: string; reason: string }[];
 }
 
 export interface Status {
@@ -72,12 +74,22 @@ export interface Treatment {
   flags?: FlagChange[];
 }
 
+/** One of these. */
 export interface FlagChange {
-  put?: { key: string };
+  put?: { key: string; definition: Definition };
   delete?: string;
   revive?: string;
-  put_segment?: { key: string };
+  put_segment?: { key: string; definition: SegmentDefinition };
   delete_segment?: string;
+}
+
+/** Whether somebody says that it works as wanted; what is not said yet is null. */
+export interface Acceptance {
+  /** The name of a token. */
+  by: string;
+  as_wanted: boolean | null;
+  note: string | null;
+  at: string | null;
 }
 
 export interface Experiment {
@@ -108,6 +120,8 @@ export interface Experiment {
   guardrails: Guardrail[];
   audit_index: number;
   verdict: Verdict | null;
+  /** Null where nobody is asked. */
+  acceptance?: Acceptance | null;
 }
 
 export interface Tally {
@@ -419,3 +433,58 @@ export interface UnknownFlag {
   deleted: boolean;
   services?: Caller[];
 }
+
+/** How changes of flags are watched that become rollouts by themselves. */
+export interface Profile {
+  name: string;
+  /** For flags that name none. */
+  default: boolean;
+  owner: string;
+  version: number;
+  /** An experiment without name, treatment and hypothesis, as docs/reference/flags.md has it. */
+  definition: Record<string, unknown>;
+}
+
+/** One person on one variant, for a while. */
+export interface Preview {
+  id: string;
+  flag: string;
+  variant: string;
+  ends: string;
+  /** The actor who made it. */
+  by: string;
+  /** A pseudonym; null until somebody uses the link. */
+  subject: string | null;
+  ended: boolean;
+}
+
+/** What a delegation allows. */
+export interface Bounds {
+  flag: string;
+  variants?: string[];
+  values?: { between: [number, number] } | { any: unknown[] };
+  audience?: string;
+  largest_share: number;
+  hours?: Hours;
+}
+
+export interface Hours {
+  from: string;
+  /** Before `from` it is that of the next day. */
+  to: string;
+  /** `mon` to `sun`; none is every day. */
+  days?: string[];
+  utc_offset_minutes?: number;
+}
+
+export interface Delegation {
+  id: string;
+  name: string;
+  expires: string | null;
+  bounds: Bounds;
+  /** The rule that the holder has in front of the others. */
+  served: Rule | null;
+}
+
+/** What the holder of a delegation is told about it. */
+export type Held = Omit<Delegation, 'name' | 'expires'>;

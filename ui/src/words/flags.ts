@@ -94,6 +94,11 @@ export function servedInWords(flag: Flag, definition: Definition | undefined, at
   return targeted ? `targeting, then ${last}` : `${last} for all`;
 }
 
+/** What everybody gets of a flag that is off. */
+export function offInWords(definition: Definition | undefined): string {
+  return definition && isOurs(definition) && definition.off_variant ? `“${definition.off_variant}”` : 'the default in the code';
+}
+
 export function flagState(flag: Flag): { word: string; tone: Tone } {
   if (flag.killed) return { word: 'Killed', tone: 'harm' };
   if (flag.state === 'ENABLED') return { word: 'On', tone: 'go' };
@@ -233,9 +238,14 @@ export interface Finding {
   reason: string;
 }
 
+/** The findings that a refusal lists, with their places in this very definition. */
+export function findingsIn(list: Finding[], kind: string, key: string): Finding[] {
+  const own = `/${kind}s/${key}`;
+  return list.map(({ place, reason }) => ({ place: place === own || place.startsWith(`${own}/`) ? place.slice(own.length) : place, reason }));
+}
+
 /** The findings in the sentence of an `invalid-flag` or `tangled-flags`: `flag "a": /on: expected true or false; /b: …`. */
 export function findingsOf(detail: string, kind: string, key: string): { findings: Finding[]; more: string } {
-  const own = `/${kind}s/${key}`;
   const findings: Finding[] = [];
   let more = '';
   for (const part of detail.replace(/^(?:flag|segment) "(?:[^"\\]|\\.)*": /, '').split(/; (?=\/|: |and \d+ more$)/)) {
@@ -245,10 +255,9 @@ export function findingsOf(detail: string, kind: string, key: string): { finding
     }
     const colon = part.indexOf(': ');
     if (colon < 0 || (colon > 0 && !part.startsWith('/'))) continue;
-    const place = part.slice(0, colon);
-    findings.push({ place: place === own || place.startsWith(`${own}/`) ? place.slice(own.length) : place, reason: part.slice(colon + 2) });
+    findings.push({ place: part.slice(0, colon), reason: part.slice(colon + 2) });
   }
-  return { findings, more };
+  return { findings: findingsIn(findings, kind, key), more };
 }
 
 /** Why a dry run says that the change would be refused. */

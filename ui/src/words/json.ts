@@ -6,10 +6,12 @@ const LINE_CHARS_MAX = 96;
 
 /** The order in which docs/reference/flags.md tells of a definition's keys; the server gives them by alphabet. */
 const ORDER = [
-  'kind', 'state', 'risk', 'description', 'owner', 'tags', 'expires', 'flag', 'variants', 'on', 'off_variant', 'defaultVariant',
+  'default', 'kind', 'state', 'risk', 'description', 'owner', 'tags', 'expires', 'flag', 'variants', 'on', 'off_variant', 'defaultVariant',
   'prerequisites', 'targets', 'rules', 'fallthrough', 'schedule', 'targeting', 'include', 'exclude', 'id', 'name', 'when', 'serve',
   'attr', 'op', 'values', 'negate', 'ignore_case', 'as', 'variant', 'subjects', 'from', 'to', 'at', 'share', 'steps', 'linear',
-  'change', 'weights', 'ranges', 'total', 'by', 'salt', 'bucketing', 'missing', 'side', 'metadata',
+  'change', 'weights', 'ranges', 'total', 'by', 'salt', 'bucketing', 'missing', 'side', 'metadata', 'service', 'kpi', 'attempt', 'success',
+  'failure', 'latency', 'stages', 'stage_min', 'baseline_ratio', 'window', 'settle', 'warm_up', 'min_exposures', 'min', 'max',
+  'min_subjects', 'guardrails', 'alpha', 'margin', 'max_duration', 'acceptance',
 ];
 const RANK = new Map(ORDER.map((name, n) => [name, n]));
 /** Names in these are the user's own: they keep the alphabet. */

@@ -1,5 +1,6 @@
 // The words for an experiment's state. Colour only repeats what the word says.
-import type { Experiment, ExperimentState, FlagChange, Guardrail } from '../api/contract';
+import type { Acceptance, Experiment, ExperimentState, FlagChange, Guardrail } from '../api/contract';
+import { counted } from './figures';
 
 /** How a state is drawn; `Glyph.svelte` has a shape for each. */
 export type Tone = 'wait' | 'go' | 'care' | 'good' | 'harm' | 'off';
@@ -28,16 +29,26 @@ export function announcement(experiment: Experiment): string {
   return `${experiment.name}: ${wordsOf(experiment.state).word}. ${experiment.state_reason}`;
 }
 
-function changeInWords({ put, revive, put_segment, ...change }: FlagChange): string {
-  if (put || revive) return `flag ${put?.key ?? revive}`;
-  if (change.delete) return `flag ${change.delete} (deleted)`;
-  return put_segment ? `segment ${put_segment.key}` : `segment ${change.delete_segment} (deleted)`;
+/** "flag player changes", "3 flags and 1 segment change". */
+export function changesInWords(changes: FlagChange[]): string {
+  const [first] = changes;
+  if (first && changes.length === 1) {
+    if (first.put) return `flag ${first.put.key} changes`;
+    if (first.delete) return `flag ${first.delete} goes`;
+    if (first.revive) return `flag ${first.revive} comes back`;
+    if (first.put_segment) return `segment ${first.put_segment.key} changes`;
+    return `segment ${first.delete_segment} goes`;
+  }
+  const n_segments = changes.filter((change) => change.put_segment || change.delete_segment).length;
+  const n_flags = changes.length - n_segments;
+  const parts = [n_flags > 0 ? counted(n_flags, 'flag') : '', n_segments > 0 ? counted(n_segments, 'segment') : ''].filter(Boolean);
+  return `${parts.join(' and ')} change`;
 }
 
 /** What the treatment does, in a few words: "fault on license: delay_ms 300". */
 export function treatmentInWords({ treatment, kind }: Experiment): string {
   if (treatment.flag) return `flag ${treatment.flag.key} = ${treatment.flag.variant}`;
-  if (treatment.flags) return `change of ${treatment.flags.map(changeInWords).join(', ')}`;
+  if (treatment.flags) return changesInWords(treatment.flags);
   if (!treatment.fault) return kind;
   const { route, ...effects } = treatment.fault;
   const effect = Object.entries(effects)
@@ -54,4 +65,11 @@ const GUARDRAIL_STATES: Record<Guardrail['state'], { word: string; tone: Tone }>
 
 export function guardrailWords(state: Guardrail['state']): { word: string; tone: Tone } {
   return GUARDRAIL_STATES[state] ?? { word: state, tone: 'care' };
+}
+
+/** Whether it works as somebody wants it: who is asked, or what was said. */
+export function acceptanceWords({ by, as_wanted }: Acceptance, over: boolean): { word: string; tone: Tone } {
+  if (as_wanted === true) return { word: 'Works as wanted', tone: 'good' };
+  if (as_wanted === false) return { word: 'Works as coded, not as wanted', tone: 'care' };
+  return over ? { word: `${by} did not say`, tone: 'off' } : { word: `Waits for ${by}`, tone: 'wait' };
 }
