@@ -166,10 +166,13 @@ impl Delegation {
         format!("delegation {holder}")
     }
 
-    /// What the holder has served now.
-    pub fn served<'a>(flag: &'a Flag, holder: &str) -> Option<&'a Value> {
+    /// What the holder has served now: his rule, with the value that it gives.
+    pub fn served(flag: &Flag, holder: &str) -> Option<Value> {
         let rules = flag.definition().get("rules")?.as_array()?;
-        rules.iter().find(|rule| rule["id"] == Self::rule_id(holder).as_str())
+        let mut rule = rules.iter().find(|rule| rule["id"] == Self::rule_id(holder).as_str())?.clone();
+        let variant = rule["serve"].as_str().unwrap_or_default();
+        rule["value"] = flag.definition()["variants"].get(variant).cloned().unwrap_or_default();
+        Some(rule)
     }
 
     /// The change that a wish comes to, or takes back what the holder had served; `holder` is the id of his token.
@@ -197,6 +200,11 @@ impl Delegation {
         let mut variants: Map<String, Value> = definition["variants"].as_object().cloned().unwrap_or_default();
         let own_variant = id.replace(' ', "-");
         variants.remove(&own_variant);
+        // A list that was made for the rule goes with it.
+        let mut definition = definition.clone();
+        if rules.is_empty() && wish.is_none() {
+            definition.as_object_mut().and_then(|map| map.remove("rules"));
+        }
         if let Some(wish) = wish {
             let share = wish.share.unwrap_or(self.largest_share);
             if share > self.largest_share || share == Share::NONE {
@@ -228,7 +236,11 @@ impl Delegation {
             rules.insert(0, json!({"id": id, "name": "delegated", "when": when, "serve": serve}));
         }
         changed.insert("variants".to_owned(), Value::Object(variants));
-        changed.insert("rules".to_owned(), Value::Array(rules));
+        if rules.is_empty() && definition.get("rules").is_none() {
+            changed.remove("rules");
+        } else {
+            changed.insert("rules".to_owned(), Value::Array(rules));
+        }
         Ok(FlagChange::Put { key: flag.key().to_owned(), definition: Value::Object(changed) })
     }
 

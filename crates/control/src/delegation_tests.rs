@@ -68,8 +68,12 @@ fn within_the_bounds() {
     let values = bounds(json!({"values": {"between": [5, 15]}}));
     let set = changed(&values, &less, Some(json!({"value": 12.5}))).unwrap();
     assert_eq!(share_served(&set, 12.5), 1_000);
+    assert_eq!(Delegation::served(&set, HOLDER).unwrap()["value"], 12.5);
     let back = changed(&values, &set, None).unwrap();
     assert_eq!(back.definition(), flag().definition());
+    let bare = compiled(&json!({"variants": {"low": 10, "high": 20}, "on": true, "fallthrough": "low"}));
+    let set = changed(&all, &bare, Some(json!({"variant": "high"}))).unwrap();
+    assert_eq!(changed(&all, &set, None).unwrap().definition(), bare.definition());
 }
 
 #[test]

@@ -29,8 +29,10 @@ pub(crate) fn routes() -> Router<Arc<App>> {
 async fn list(State(app): Shared, headers: HeaderMap) -> Answer {
     app.authorize(&headers, Role::Read)?;
     let state = app.state.load();
-    let list: Vec<Value> = state
-        .tokens()
+    let mut held: Vec<&control::TokenRecord> = state.tokens().filter(|record| record.delegation.is_some()).collect();
+    held.sort_by_key(|record| record.id);
+    let list: Vec<Value> = held
+        .into_iter()
         .filter_map(|record| {
             let bounds = record.delegation.as_ref()?;
             Some(
@@ -45,7 +47,7 @@ async fn list(State(app): Shared, headers: HeaderMap) -> Answer {
 fn served(app: &App, bounds: &Delegation, id: Id) -> Value {
     let state = app.state.load();
     let record = state.flags().get(&bounds.flag);
-    record.and_then(|record| Delegation::served(&record.flag, &id.to_string()).cloned()).unwrap_or_default()
+    record.and_then(|record| Delegation::served(&record.flag, &id.to_string())).unwrap_or_default()
 }
 
 #[derive(Deserialize)]
@@ -107,8 +109,12 @@ fn holder(app: &App, headers: &HeaderMap) -> Result<(String, Id, Arc<Delegation>
 }
 
 async fn held(State(app): Shared, headers: HeaderMap) -> Answer {
-    let (_, id, bounds) = holder(&app, &headers)?;
-    Ok(Json(json!({"id": id, "bounds": *bounds, "served": served(&app, &bounds, id)})).into_response())
+    let (actor, id, bounds) = holder(&app, &headers)?;
+    let rollout = app.state.load().experiments_by_flag().get(&bounds.flag).copied();
+    let name = actor.strip_prefix("token:").unwrap_or(&actor);
+    let answer =
+        json!({"id": id, "name": name, "bounds": *bounds, "served": served(&app, &bounds, id), "rollout": rollout});
+    Ok(Json(answer).into_response())
 }
 
 #[derive(Deserialize)]

@@ -48,7 +48,10 @@ impl State {
         }
         if let Some((key, step)) = self.first_step_of(&spec.treatment) {
             if spec.stages[0].share > step {
-                let detail = format!("the first stage is {}, and flag {key:?} may change for {step} at first", spec.stages[0].share);
+                let detail = format!(
+                    "the first stage is {}, and flag {key:?} may change for {step} at first",
+                    spec.stages[0].share
+                );
                 return refuse("first-stage-too-large", detail, "begin with that share, or less");
             }
         }
