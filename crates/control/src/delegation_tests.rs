@@ -1,3 +1,5 @@
+//! What a delegation makes of a flag, and what it refuses.
+
 use flags::{Context, Flag, FlagChange, FlagSet, Segment};
 use serde_json::{Map, Value, json};
 use vocab::{Share, Timestamp};

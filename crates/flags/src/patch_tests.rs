@@ -1,3 +1,5 @@
+//! Changes on trial: who meets them, and who takes part.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
