@@ -60,22 +60,25 @@ impl Jumps {
 
 /// Judges what a change does. `asked` says whether anybody evaluated a flag lately: nobody is moved by one that nobody asks for;
 /// one that is asked for by subjects unknown to us moves all of them. `known_share` is how much of the sample from before a restart is
-/// known again: with less than half of it the others count as moved.
+/// known again: with less than half of it the others count as moved. `moved` is the share that a flag's changes moved at once during
+/// the last day: many small steps are a large one.
 pub fn judge(
     impacts: &[Impact],
     before: &FlagSet,
     after: &FlagSet,
     asked: &dyn Fn(&str) -> bool,
     known_share: f64,
+    moved: &dyn Fn(&str) -> f64,
 ) -> Result<(), Jumps> {
     let known = known_share >= KNOWN_MIN;
     let asked_for = impacts.iter().filter(|impact| asked(&impact.key));
-    let jumps: Vec<Jump> = asked_for.filter_map(|impact| jump(impact, before, after, known)).collect();
+    let jumps: Vec<Jump> =
+        asked_for.filter_map(|impact| jump(impact, before, after, known, moved(&impact.key))).collect();
     if jumps.is_empty() { Ok(()) } else { Err(Jumps(jumps)) }
 }
 
 /// Why one flag's change is too much at once, if it is.
-fn jump(impact: &Impact, before: &FlagSet, after: &FlagSet, known: bool) -> Option<Jump> {
+fn jump(impact: &Impact, before: &FlagSet, after: &FlagSet, known: bool, moved: f64) -> Option<Jump> {
     let key = &impact.key;
     let (was, will) = (before.flag(key).map(|flag| &**flag), after.flag(key).map(|flag| &**flag));
     let step = first_step(was.or(will));
@@ -91,6 +94,17 @@ fn jump(impact: &Impact, before: &FlagSet, after: &FlagSet, known: bool) -> Opti
     }
     // Off for good, and as it was off before.
     let off = |flag: &Flag| flag.definition().get("off_variant").cloned().unwrap_or_default();
+    // Off later, or a kill, would give it to everybody at once.
+    let served_off = |flag: &Flag| {
+        let off = off(flag);
+        let value = off.as_str().and_then(|name| flag.definition()["variants"].get(name)).cloned();
+        (off, value)
+    };
+    if let (Some(was), Some(will)) = (was, will) {
+        if !off(will).is_null() && served_off(was) != served_off(will) && was.is_ours() {
+            return found(false, format!("{key:?} would serve something else when it is off"));
+        }
+    }
     let turned_off = will.is_some_and(|will| {
         !will.ever_enabled() && (off(will).is_null() || was.is_some_and(|was| off(was) == off(will)))
     });
@@ -116,6 +130,13 @@ fn jump(impact: &Impact, before: &FlagSet, after: &FlagSet, known: bool) -> Opti
     if changed > step {
         let of = impact.subjects;
         return found(true, format!("{key:?} would change for {changed} of {of} subjects at once (first step {step})"));
+    }
+    let within_a_day = Share::from_fraction((changed.fraction() + moved).min(1.0)).unwrap_or(Share::ALL);
+    if impact.changed > 0 && within_a_day > step {
+        return found(
+            true,
+            format!("{key:?} would change for {within_a_day} of its subjects within a day (first step {step})"),
+        );
     }
     None
 }

@@ -1,6 +1,6 @@
 //! State, commands and the fold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use auth::{Role, Token, TokenHash};
@@ -85,6 +85,8 @@ pub struct State {
     patches: BTreeMap<Id, Arc<Patch>>,
     /// Live experiments that serve nothing any more, because somebody killed a flag of theirs, and which one.
     cut: BTreeMap<Id, String>,
+    /// Keys that were killed and are no flag (any more): whoever makes such a flag makes it off.
+    killed_absent: BTreeSet<String>,
     verdicts: BTreeMap<Id, u64>,
     off: BTreeMap<Id, Timestamp>,
     halted: bool,
@@ -355,6 +357,9 @@ impl State {
                     let detail = format!("experiment {id} is {} already", experiment.phase.as_str());
                     return refuse("not-live", detail, "nothing is left to do");
                 }
+                if transition.to == Phase::Promoted {
+                    self.may_promote(experiment)?;
+                }
                 let entry = Entry {
                     v: 1,
                     ts: now.micros(),
@@ -385,6 +390,10 @@ impl State {
                     let detail = format!("experiment {id} is {} already", experiment.phase.as_str());
                     return refuse("not-live", detail, "nothing is left to do");
                 }
+                if experiment.phase == Phase::WarmUp {
+                    let detail = format!("experiment {id} is in its warm-up: nobody meets the change yet");
+                    return refuse("too-early", detail, "wait for its first stage");
+                }
                 if actor != format!("token:{wanted}") {
                     let detail = format!("experiment {id} asks {wanted} for acceptance, not {actor}");
                     return refuse("not-yours-to-accept", detail, format!("call with the token named {wanted}"));
@@ -402,6 +411,25 @@ impl State {
     /// Whether there is something to switch off: a flag, or one that a rollout is about to make.
     pub fn can_be_killed(&self, key: &str) -> bool {
         self.flags.contains_key(key) || self.patches.values().any(|patch| patch.flags().contains_key(key))
+    }
+
+    /// What was decided a moment ago may not hold any more: a kill or a no of the person asked beats a promotion.
+    fn may_promote(&self, experiment: &Experiment) -> Result<(), Refusal> {
+        let (id, remedy) = (experiment.id, "it is stopped at the next turn");
+        if let Some(key) = self.cut.get(&id) {
+            return refuse("killed", format!("flag {key:?} was killed under experiment {id}"), remedy);
+        }
+        if experiment.acceptance.as_ref().is_some_and(|said| !said.as_wanted) {
+            return refuse(
+                "not-wanted",
+                format!("{} says that it is not as wanted", experiment.spec.acceptance),
+                remedy,
+            );
+        }
+        if !experiment.spec.acceptance.is_empty() && experiment.acceptance.is_none() {
+            return refuse("not-accepted", format!("{} has not said yet", experiment.spec.acceptance), "wait for that");
+        }
+        Ok(())
     }
 
     fn known_flag(&self, key: &str) -> Result<&FlagRecord, Refusal> {
@@ -490,8 +518,9 @@ impl State {
             Action::SegmentDelete { key } => self.change_flags(index, FlagChange::DeleteSegment(key)),
             Action::FlagKill { key } => {
                 self.note_history(&key, index);
-                if let Some(record) = self.flags.get_mut(&key) {
-                    record.before_kill.get_or_insert_with(|| record.flag.clone());
+                match self.flags.get_mut(&key) {
+                    Some(record) => _ = record.before_kill.get_or_insert_with(|| record.flag.clone()),
+                    None => _ = self.killed_absent.insert(key.clone()),
                 }
                 // Off means off: previews and what an experiment serves go with it.
                 self.previews.retain(|_, preview| preview.flag != key);
@@ -635,20 +664,29 @@ impl State {
             FlagChange::Put { key, definition } => match Flag::compile(&key, &definition, &Map::new(), &Map::new()) {
                 Ok(flag) => {
                     self.note_history(&key, index);
-                    // Off stays off, and remembers what it was.
-                    let before_kill = self.flags.remove(&key).and_then(|record| record.before_kill);
-                    let before_kill = before_kill.filter(|_| !flag.ever_enabled());
-                    let record = FlagRecord { flag: Arc::new(flag), version: index, promoted: None, before_kill };
-                    self.flags.insert(key, record);
+                    let was = self.flags.remove(&key).and_then(|record| record.before_kill);
+                    let killed = was.is_some() || self.killed_absent.remove(&key);
+                    let record = FlagRecord { flag: Arc::new(flag), version: index, promoted: None, before_kill: was };
+                    self.flags.insert(key.clone(), record);
+                    // Off stays off: what is put is what a revival will bring.
+                    if let (true, Some(record)) = (killed, self.flags.get_mut(&key)) {
+                        if record.flag.ever_enabled() || record.before_kill.is_none() {
+                            record.before_kill = Some(record.flag.clone());
+                            self.redefine(&key, index, Flag::killed);
+                        }
+                    }
                 }
                 Err(_) => self.skipped.push(index),
             },
             FlagChange::Delete(key) => {
                 self.note_history(&key, index);
-                self.flags.remove(&key);
+                if self.flags.remove(&key).is_some_and(|record| record.before_kill.is_some()) {
+                    self.killed_absent.insert(key);
+                }
             }
             FlagChange::Revive(key) => {
                 self.note_history(&key, index);
+                self.killed_absent.remove(&key);
                 if let Some(record) = self.flags.get_mut(&key) {
                     if let Some(before) = record.before_kill.take() {
                         record.flag = before;

@@ -303,8 +303,8 @@ fn profile(more: Value) -> Value {
 fn staged(world: &World, changes: Vec<FlagChange>) -> Result<Spec, Refusal> {
     let after = world.state.with_announced(world.state.candidate(&changes)?);
     let contexts: Vec<flags::Context> = (0..50).map(|n| flags::Context::of(&format!("user-{n}"))).collect();
-    let impacts = flags::impact(&world.state.served(), &after, &contexts, at(99));
-    let jumps = crate::guard::judge(&impacts, &world.state.served(), &after, &|_| true, 1.0).unwrap_err();
+    let impacts = flags::impact(&world.state.served(), &after, &contexts, &|_, _| true, at(99));
+    let jumps = crate::guard::judge(&impacts, &world.state.served(), &after, &|_| true, 1.0, &|_| 0.0).unwrap_err();
     world.state.staged(changes, &jumps, &after, "because")
 }
 

@@ -57,6 +57,10 @@ impl Profile {
         if !findings.is_empty() {
             return Err(findings.join("; "));
         }
+        // The first step of a flag's risk may come before them.
+        if template.stages.len() >= 20 {
+            return Err("stages: expected at most 19".to_owned());
+        }
         let stages = own_stages.then(|| template.stages.clone());
         Ok(Profile { template, stages, stage_min, default, definition: definition.clone() })
     }
@@ -96,7 +100,7 @@ impl Profile {
         let owner = if owner.is_empty() { &self.template.owner } else { owner };
         Spec {
             name,
-            owner: owner.chars().take(60).collect(),
+            owner: owner.chars().take(50).collect(),
             hypothesis: why.chars().take(1_000).collect(),
             stages: self.stages(first),
             treatment: Treatment::Flags(changes),

@@ -166,6 +166,9 @@ pub enum OnSuccess {
     Promote,
 }
 
+/// The largest share of users that a promoted change may hurt.
+const MARGIN_MAX: f64 = 0.25;
+
 fn one() -> u32 {
     1
 }
@@ -246,7 +249,12 @@ impl Spec {
         check(self.window <= Millis::from_secs(86_400), "window", "expected at most 24h".into());
         check(self.settle <= Millis::from_secs(3_600), "settle", "expected at most 1h".into());
         check(self.alpha > 0.0 && self.alpha <= 0.2, "alpha", "expected above 0 and at most 0.2".into());
-        check(self.margin > 0.0 && self.margin < 1.0, "margin", "expected between 0 and 1".into());
+        let largest = if self.on_success == OnSuccess::Promote { MARGIN_MAX } else { 1.0 };
+        check(
+            self.margin > 0.0 && self.margin <= largest,
+            "margin",
+            format!("expected above 0 and at most {largest}: what is promoted may hurt that share of users"),
+        );
         let g = &self.guardrails;
         check((0.5..=1.0).contains(&g.failures), "guardrails.failures", "expected 0.5 to 1".into());
         check(g.latency >= 0.0, "guardrails.latency", "expected 0 or more".into());

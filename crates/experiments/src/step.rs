@@ -15,6 +15,8 @@ use crate::verdict::{Outcome, Verdict};
 const RATIO_ALPHA: f64 = 0.001;
 /// A fault that did not act on one of this many treated requests is not there.
 const INJECTION_MIN: u64 = 30;
+/// Promotion needs KPI events of at least this many subjects in each arm.
+const HEARD_MIN: u64 = 20;
 /// Latency cut-points need this many baseline requests.
 const CUT_SAMPLES_MIN: usize = 1_000;
 /// Without any exposure for this long, or for a window if that is longer, there is no data.
@@ -228,6 +230,12 @@ fn progress(experiment: &Experiment, tally: &Tally, now: Timestamp, stage: usize
             Outcome::Unharmed,
             format!("ran its full course of {total} without an alarm, then reverted"),
         );
+    }
+    // A KPI that matches nothing finds no harm, and proves nothing.
+    let heard = Arm::BOTH.map(|arm| tally.arm(arm).heard);
+    let least = spec.min_subjects.max(HEARD_MIN);
+    if heard.iter().any(|heard| *heard < least) {
+        return (None, format!("KPI events of {least} subjects in each arm (now {} and {})", heard[0], heard[1]));
     }
     let upper = tally.risk_difference_upper(spec.alpha);
     if upper < spec.margin && !spec.acceptance.is_empty() && experiment.acceptance.is_none() {

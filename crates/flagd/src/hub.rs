@@ -207,6 +207,7 @@ fn build(selector: &Selector, version: u64, all: &[Source]) -> View {
     let watcher = all.iter().find_map(|source| source.snapshot.watcher());
     let previews = all.iter().find_map(|source| source.snapshot.previews());
     let snapshot = Snapshot::new(flags.with_segments(segments).with_overlays(overlays), telemetry);
-    let snapshot = snapshot.watched(watcher).previewed(previews);
+    let nonce = all.iter().map(|source| source.snapshot.nonce()).max().unwrap_or_default();
+    let snapshot = snapshot.watched(watcher).previewed(previews).since(nonce);
     View { snapshot, version, document: document.to_string().into(), sources }
 }

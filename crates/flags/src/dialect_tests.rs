@@ -529,7 +529,7 @@ fn impact_sees_what_comes_later() {
     let subjects: Vec<Context> = (0..1_000).map(|n| Context::of(&format!("user-{n}"))).collect();
     let nobody = one(json!({}));
     let changed = |more: Value| {
-        let impacts = crate::impact(&nobody, &one(more), &subjects, at(NOON));
+        let impacts = crate::impact(&nobody, &one(more), &subjects, &|_, _| true, at(NOON));
         impacts.first().map_or(0, |impact| impact.changed)
     };
     assert_eq!(changed(json!({"description": "new words"})), 0);
@@ -537,7 +537,7 @@ fn impact_sees_what_comes_later() {
     let theirs = |risk: &str| {
         set(json!({"flags": {"f": {"state": "ENABLED", "variants": {"a": 1}, "metadata": {"risk": risk}}}}))
     };
-    assert_eq!(crate::impact(&theirs("critical"), &theirs("low"), &subjects, at(NOON)).len(), 1);
+    assert_eq!(crate::impact(&theirs("critical"), &theirs("low"), &subjects, &|_, _| true, at(NOON)).len(), 1);
     assert_eq!(changed(json!({"fallthrough": "on"})), 1_000);
     assert_eq!(changed(json!({"on": false, "off_variant": null})), 0);
     assert_eq!(changed(json!({"schedule": [{"at": "2026-12-24T00:00:00Z", "change": {"fallthrough": "on"}}]})), 1_000);

@@ -325,6 +325,11 @@ impl FlagSet {
         self.overlays.get(key)
     }
 
+    /// Whether a change of flags is on trial.
+    pub fn has_trials(&self) -> bool {
+        self.overlays.values().any(|overlay| overlay.patch().is_some())
+    }
+
     /// The experiments in front of flags, by key.
     pub fn overlays(&self) -> &BTreeMap<String, Overlay> {
         &self.overlays

@@ -35,8 +35,15 @@ pub struct Impact {
 }
 
 /// Evaluates before and after for every subject and every flag that decides differently, through what it needs too. Words for
-/// people (description, owner) decide nothing. Sorted by key.
-pub fn impact(before: &FlagSet, after: &FlagSet, subjects: &[impl Borrow<Context>], now: Timestamp) -> Vec<Impact> {
+/// people (description, owner) decide nothing. Of a flag those subjects count that ask for it: `asks` tells by a subject's place and
+/// the key. Sorted by key.
+pub fn impact(
+    before: &FlagSet,
+    after: &FlagSet,
+    subjects: &[impl Borrow<Context>],
+    asks: &dyn Fn(usize, &str) -> bool,
+    now: Timestamp,
+) -> Vec<Impact> {
     let mut keys: Vec<&str> = before.flags().into_iter().chain(after.flags()).map(|(key, _)| key).collect();
     keys.sort_unstable();
     keys.dedup();
@@ -47,26 +54,27 @@ pub fn impact(before: &FlagSet, after: &FlagSet, subjects: &[impl Borrow<Context
     let changes: Vec<_> = keys.iter().map(|key| after.clock_of(key).changes(now)).collect();
     let rounds: usize = changes.iter().map(|changes| 2 + 2 * changes.as_ref().map_or(0, Vec::len)).sum();
     let looked_at = (EVALUATIONS_MAX / rounds.max(1)).max(SUBJECTS_MIN).min(subjects.len());
-    let subjects = &subjects[..looked_at];
     let mut steps = 0_u64;
     let mut impacts = Vec::with_capacity(keys.len());
     for (key, changes) in keys.into_iter().zip(changes) {
         // Off as it was declared before; a new off variant is a change like any other.
         let off_before = before.flag(key).and_then(|flag| flag.off_variant_at(now));
+        let these = subjects.iter().enumerate().filter(|(n, _)| asks(*n, key)).map(|(_, context)| context);
+        let these: Vec<_> = these.take(looked_at).collect();
         let mut serve = |set: &FlagSet, at: Timestamp| -> Vec<Served> {
-            let mut all = Vec::with_capacity(looked_at);
-            for context in subjects {
+            let mut all = Vec::with_capacity(these.len());
+            for context in &these {
                 if steps > STEPS_MAX {
                     break;
                 }
-                let (served, taken) = served(set, key, context.borrow(), at, off_before);
+                let (served, taken) = served(set, key, (*context).borrow(), at, off_before);
                 steps += u64::from(taken) + 10;
                 all.push(served);
             }
             all
         };
         let unclear = changes.is_none();
-        let mut impact = Impact { key: key.to_owned(), subjects: looked_at, changed: 0, later: 0, safer: 0, unclear };
+        let mut impact = Impact { key: key.to_owned(), subjects: these.len(), changed: 0, later: 0, safer: 0, unclear };
         let (was, is) = (serve(before, now), serve(after, now));
         impact.safer = moved(&was, &is).filter(|(_, will)| will.off).count();
         impact.changed = moved(&was, &is).filter(|(_, will)| !will.off).count();

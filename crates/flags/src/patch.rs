@@ -58,6 +58,8 @@ impl FlagChange {
 pub struct Patch {
     flags: BTreeMap<String, Arc<Flag>>,
     segments: BTreeMap<String, Arc<Segment>>,
+    /// Flags (true) and segments that will be gone.
+    gone: BTreeSet<(bool, String)>,
     digest: [u8; 16],
 }
 
@@ -69,7 +71,49 @@ impl Patch {
         let mut parts: Vec<String> = flags.iter().map(|(key, flag)| format!("{key:?} {:?}", flag.digest())).collect();
         parts.extend(segments.iter().map(|(key, segment)| format!("{key:?} {}", segment.definition())));
         let digest = digest(&parts.iter().map(String::as_str).collect::<Vec<_>>());
-        Patch { flags, segments, digest }
+        Patch { flags, segments, gone: BTreeSet::new(), digest }
+    }
+
+    /// With flags (true) and segments that will be gone. Those flags are among its flags, as absent ones.
+    #[must_use]
+    pub fn without(self, gone: BTreeSet<(bool, String)>) -> Patch {
+        Patch { gone, ..self }
+    }
+
+    /// Puts into a set what it makes, and takes out what will be gone.
+    pub fn carry_out(&self, set: &mut FlagSet) {
+        self.flags.values().for_each(|flag| set.insert(flag.clone()));
+        self.segments.iter().for_each(|(key, segment)| set.set_segment(key, Some(segment.clone())));
+        for (is_flag, key) in &self.gone {
+            if *is_flag {
+                set.remove(key);
+            } else {
+                set.set_segment(key, None);
+            }
+        }
+    }
+
+    /// What it changes, and what decides along with that once it is carried out (`after`): flags (true) and segments.
+    pub fn depends_on(&self, after: &FlagSet) -> BTreeSet<(bool, String)> {
+        let mut found: BTreeSet<(bool, String)> = self.segments.keys().map(|key| (false, key.clone())).collect();
+        found.extend(self.gone.iter().cloned());
+        for key in self.flags.keys() {
+            found.insert((true, key.clone()));
+            let (flags, segments) = after.needed_by(key);
+            found.extend(flags.into_iter().map(|key| (true, key)).chain(segments.into_iter().map(|key| (false, key))));
+        }
+        for segment in self.segments.values() {
+            let (flags, segments) = segment.needs();
+            let needs = flags.into_iter().map(|key| (true, key)).chain(segments.into_iter().map(|key| (false, key)));
+            for (is_flag, key) in needs {
+                let (flags, segments) = if is_flag { after.needed_by(&key) } else { Default::default() };
+                found.insert((is_flag, key.into_string()));
+                found.extend(
+                    flags.into_iter().map(|key| (true, key)).chain(segments.into_iter().map(|key| (false, key))),
+                );
+            }
+        }
+        found
     }
 
     /// The flags, by key.

@@ -37,6 +37,8 @@ pub struct Snapshot {
     summary: OnceLock<Summary>,
     watcher: Option<Arc<dyn Watcher>>,
     previews: Option<Arc<dyn Previews>>,
+    /// What was served before counts from here on only.
+    nonce: u64,
 }
 
 /// Who wants to know what is evaluated. It must be quick: it is asked on every evaluation.
@@ -114,7 +116,7 @@ pub struct Resolution<'a> {
 impl Snapshot {
     /// Flags and experiments in front of them; with `telemetry`, evaluations say what a telemetry hook needs.
     pub fn new(flags: FlagSet, telemetry: bool) -> Snapshot {
-        Snapshot { flags, telemetry, summary: OnceLock::new(), watcher: None, previews: None }
+        Snapshot { flags, telemetry, summary: OnceLock::new(), watcher: None, previews: None, nonce: 0 }
     }
 
     /// With somebody who wants to know.
@@ -127,6 +129,18 @@ impl Snapshot {
     #[must_use]
     pub fn previewed(self, previews: Option<Arc<dyn Previews>>) -> Snapshot {
         Snapshot { previews, ..self }
+    }
+
+    /// With a number that is another one after a restart: while a change of flags is on trial its exposures are known since the start
+    /// only, and clients have to be answered anew.
+    #[must_use]
+    pub fn since(self, nonce: u64) -> Snapshot {
+        Snapshot { nonce, ..self }
+    }
+
+    /// See [`Snapshot::since`].
+    pub fn nonce(&self) -> u64 {
+        self.nonce
     }
 
     /// Who knows previews.
@@ -299,6 +313,9 @@ impl Snapshot {
         let summary = self.summary();
         let mut hash = Sha256::new();
         hash.update(summary.digest);
+        if self.flags.has_trials() {
+            hash.update(self.nonce.to_le_bytes());
+        }
         hash.update(summary.clock.period(now).to_le_bytes());
         hash.update(context.targeting_key().unwrap_or_default());
         hash.update([0]);

@@ -6,8 +6,18 @@ use sha2::Sha256;
 use vocab::Pseudonym;
 
 /// Parts of attribute names whose values are secrets.
-const SECRET_PARTS: [&str; 9] =
-    ["sw-preview", "authorization", "cookie", "password", "passwd", "secret", "api_key", "apikey", "access_token"];
+const SECRET_PARTS: [&str; 10] = [
+    "sw-preview",
+    "sw_preview",
+    "authorization",
+    "cookie",
+    "password",
+    "passwd",
+    "secret",
+    "api_key",
+    "apikey",
+    "access_token",
+];
 /// Parameters of URLs whose values are secrets (OpenTelemetry semantic conventions, and what people add).
 const SECRET_PARAMETERS: [&str; 9] = [
     "sw-preview",
@@ -73,6 +83,11 @@ impl Redactor {
             } else if let Value::Str(text) = value {
                 if text.contains('?') || text.contains('@') {
                     *text = url(text);
+                } else if lower.ends_with("query") {
+                    *text = query(text);
+                }
+                if text.contains("sw_") || text.contains("swp_") {
+                    *text = without_tokens(text);
                 }
             }
         }
@@ -102,18 +117,41 @@ fn url(text: &str) -> String {
         }
         None => head.to_owned(),
     };
-    if let Some(query) = query {
+    if let Some(text) = query {
         result.push('?');
-        let pairs: Vec<String> = query
-            .split('&')
-            .map(|pair| match pair.split_once('=') {
-                Some((name, _)) if SECRET_PARAMETERS.contains(&name.to_ascii_lowercase().as_str()) => {
-                    format!("{name}=REDACTED")
-                }
-                _ => pair.to_owned(),
-            })
-            .collect();
-        result.push_str(&pairs.join("&"));
+        result.push_str(&self::query(text));
     }
     result
+}
+
+/// A query without the values of secret parameters.
+fn query(text: &str) -> String {
+    let pairs = text.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) if SECRET_PARAMETERS.contains(&name.to_ascii_lowercase().as_str()) => {
+            format!("{name}=REDACTED")
+        }
+        _ => pair.to_owned(),
+    });
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+/// Text without what looks like a token or a preview link of ours, wherever it stands in it.
+fn without_tokens(text: &str) -> String {
+    /// As many letters and digits as the shorter of the two has, after its prefix.
+    const DIGITS_MIN: usize = 40;
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(place) = rest.find("sw_").into_iter().chain(rest.find("swp_")).min() {
+        let prefix = if rest[place..].starts_with("swp_") { 4 } else { 3 };
+        let digits = rest[place + prefix..].bytes().take_while(u8::is_ascii_alphanumeric).count();
+        let end = place + prefix + digits;
+        if digits >= DIGITS_MIN {
+            result.push_str(&rest[..place]);
+            result.push_str("[REDACTED]");
+        } else {
+            result.push_str(&rest[..end]);
+        }
+        rest = &rest[end..];
+    }
+    result + rest
 }

@@ -186,9 +186,11 @@ impl Forwarder {
         let ready = self.plane.ready().clone();
         let parts = self.parts(&ready, request.headers());
         self.dress(&mut request, &ready, parts.as_ref(), &trace);
-        let preview = preview(&mut request);
-        if let Some((text, _)) = &preview {
+        let mut preview = preview(&mut request);
+        if let Some((text, from_link)) = &mut preview {
             let id = ready.key.as_ref().and_then(|key| auth::read_preview(key.bytes(), text, now()));
+            // A text that nobody signed takes no place of one that counts.
+            *from_link &= id.is_some();
             id.into_iter().for_each(|id| row.set(names::PREVIEW, id.to_string()));
         }
         let mut acting = None;

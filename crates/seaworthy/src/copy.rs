@@ -31,6 +31,15 @@ fn part<'a>(export: &'a Value, name: &str) -> impl Fn(&str) -> Option<&'a Value>
     move |key| part?.get(key)
 }
 
+/// What somebody was allowed to set there is not set here.
+fn without_delegations(definition: &Value) -> Value {
+    let mut own = definition.clone();
+    if let Some(rules) = own.get_mut("rules").and_then(Value::as_array_mut) {
+        rules.retain(|rule| !rule["id"].as_str().is_some_and(|id| id.starts_with("delegation tok_")));
+    }
+    own
+}
+
 pub async fn run(args: Args) -> Result<u8> {
     let from = Client::at(&args.from, "SEAWORTHY_FROM_TOKEN")?.get("/api/v1/export").await?;
     let to = Client::of(&args.server)?.get("/api/v1/export").await?;
@@ -43,7 +52,7 @@ pub async fn run(args: Args) -> Result<u8> {
     let mut kept = BTreeSet::new();
     for key in &args.flags {
         let Some(definition) = there(key) else { bail!("{} has no flag {key:?}", args.from) };
-        flags.insert(key.clone(), definition.clone());
+        flags.insert(key.clone(), without_delegations(definition));
         // What it needs comes along where it is missing; what is there already is this environment's own.
         let (needed, in_segments) = set.needed_by(key);
         for key in needed.iter().filter(|key| !args.flags.contains(key)) {

@@ -73,13 +73,15 @@ pub(crate) struct Emergency {
 pub(crate) struct How {
     /// Past the guard on unwatched jumps.
     pub(crate) break_glass: bool,
+    /// It takes back what somebody was allowed to set: the flag is again as its owner has it.
+    pub(crate) back: bool,
     /// Audit indexes of the last changes that the caller knows of, by target (`flag player`); 0 is none.
     pub(crate) expected: Vec<(String, u64)>,
 }
 
 impl How {
     /// Whether the caller knows what he changes.
-    fn check(&self, state: &State) -> Result<(), Problem> {
+    pub(crate) fn check(&self, state: &State) -> Result<(), Problem> {
         for (target, version) in &self.expected {
             let is = match target.split_once(' ') {
                 Some(("flag", key)) => state.flags().get(key).map(|record| record.version),
@@ -192,7 +194,8 @@ impl App {
             .filter(|record| !lock(&self.emergency).tokens.contains(&record.id));
         auth::authorize(known.map(|record| &record.token), role, now())?;
         let record = known.cloned().ok_or(auth::Denied::Unauthenticated)?;
-        Ok((format!("token:{}", record.token.name), record))
+        let kind = if record.delegation.is_some() { "delegation" } else { "token" };
+        Ok((format!("{kind}:{}", record.token.name), record))
     }
 
     /// The flags as clients see them. With a pass: on the port that asks for tokens.
@@ -222,6 +225,9 @@ impl App {
             let how = How { break_glass, ..How::default() };
             return self.commit_flags(changes, &how, actor, reason).map(|changed| changed.index);
         }
+        if let Command::Start { spec, .. } = &command {
+            self.judge_start(spec)?;
+        }
         let urgent = self.switch_off_first(&command);
         self.record(lock(&self.plane), command, urgent, actor, reason)
     }
@@ -243,7 +249,7 @@ impl App {
             how.check(&state)?;
             let (impacts, jumps) = self.judge(&state, &changes)?;
             let break_glass = how.break_glass;
-            let jumps = jumps.filter(|_| !break_glass && !self.is_dev(&state));
+            let jumps = jumps.filter(|_| !break_glass && !how.back && !self.is_dev(&state));
             let command = match jumps {
                 None => Command::Flags { changes: changes.clone(), break_glass },
                 Some((jumps, after)) => {
@@ -258,17 +264,37 @@ impl App {
             }
             let became_rollout = matches!(command, Command::Start { .. });
             let index = self.record(plane, command, false, actor, reason)?;
+            if !became_rollout && !break_glass {
+                for impact in impacts.iter().filter(|impact| impact.changed > 0 && impact.subjects > 0) {
+                    let share = impact.changed as f64 / impact.subjects as f64;
+                    self.recent.note_moved(&impact.key, share, now());
+                }
+            }
             let rollout = became_rollout.then(|| Id::new(vocab::Kind::Experiment, index));
             return Ok(Changed { index, impacts, rollout });
         }
         Err(Problem::new(StatusCode::CONFLICT, "changed-meanwhile", "the flags change all the time", "try again"))
     }
 
+    /// A person's own experiment on changes of flags is bounded as a rollout by itself is: what stages cannot carry out is refused.
+    fn judge_start(&self, spec: &experiments::Spec) -> Result<(), Problem> {
+        let Treatment::Flags(changes) = &spec.treatment else { return Ok(()) };
+        let state = self.state.load_full();
+        let jumps = self.judge(&state, changes)?.1.filter(|_| !self.is_dev(&state)).map(|(jumps, _)| jumps.0);
+        let jumps: Vec<_> = jumps.into_iter().flatten().filter(|jump| !jump.can_be_staged).collect();
+        if jumps.is_empty() {
+            return Ok(());
+        }
+        Err(Jumps(jumps).refusal("leave that out, or let it come in steps of that size").into())
+    }
+
     /// What changes do, and what of that is too much at once, with the flags as they would be.
     pub(crate) fn judge(&self, state: &State, changes: &[FlagChange]) -> Result<Judged, Problem> {
         let (before, after, impacts) = self.impacts(state, changes)?;
         let asked = |key: &str| self.recent.asked_lately(key, now());
-        let judged = control::guard::judge(&impacts, &before, &after, &asked, self.recent.known_share(now()));
+        let judged = control::guard::judge(&impacts, &before, &after, &asked, self.recent.known_share(now()), &|key| {
+            self.recent.moved(key, now())
+        });
         Ok((impacts, judged.err().map(|jumps| (jumps, after))))
     }
 
@@ -319,7 +345,9 @@ impl App {
             }
         }
         let after = state.with_announced(after).with_overlays(overlays);
-        let impacts = flags::impact(&before, &after, &self.recent.contexts(now()), now());
+        let (contexts, asks) = self.recent.sample(now());
+        let asks = |n: usize, key: &str| asks.get(n).is_some_and(|asks| self.recent.asks(asks, key));
+        let impacts = flags::impact(&before, &after, &contexts, &asks, now());
         Ok((before, after, impacts))
     }
 
@@ -346,7 +374,8 @@ impl App {
             {
                 emergency.experiments.insert(*id);
             }
-            Command::TokenRevoke(id) => {
+            // Another id is refused, and must not be worth nothing when it is given later.
+            Command::TokenRevoke(id) if state.tokens().any(|record| record.id == *id) => {
                 emergency.tokens.insert(*id);
             }
             _ => return false,
@@ -457,17 +486,19 @@ impl App {
                 }))
             })
             .collect();
+        let killed_now = emergency.flags.clone();
         drop(emergency);
         let snapshot =
             json!({"version": version, "epoch": state.epoch(), "key": self.key_hex, "experiments": experiments});
-        self.previews.update(state);
+        self.previews.update(state, &killed_now);
         if let Some(environment) = state.environment() {
             flags =
                 flags.with_metadata([("flagSetId".to_owned(), environment.to_string().into())].into_iter().collect());
         }
         let served = openfeature::Snapshot::new(flags.with_overlays(overlays), true)
             .watched(Some(self.recent.clone()))
-            .previewed(Some(self.previews.clone()));
+            .previewed(Some(self.previews.clone()))
+            .since(self.recent.nonce());
         self.hub.put(vec![flagd::Source { uri: "seaworthy".to_owned(), snapshot: served.clone() }]);
         self.flags.store(Arc::new(served));
         self.state.store(Arc::new(state.clone()));

@@ -166,7 +166,7 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
     let mut findings = store.findings().to_vec();
     findings.extend(state.skipped().iter().map(|index| format!("audit entry {index} cannot be read and was skipped")));
     let recent = Arc::new(Recent::default());
-    let lifecycle = Lifecycle::open(&*files, &recent, &mut findings);
+    let lifecycle = Lifecycle::open(&*files, &recent, !state.flags().is_empty(), &mut findings);
     let (intake, jobs) = mpsc::channel(intake::QUEUE);
     // Versions grow over restarts, so that no proxy takes a new snapshot for one it has.
     let version = (now().nanos() / 1_000_000) as u64;

@@ -8,14 +8,15 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, get};
 use axum::{Json, Router};
 use bytes::Bytes;
-use control::{Command, Delegation, Wish};
+use control::{Command, Delegation, FlagChange, Wish};
+use experiments::{Treatment, Turn};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use vocab::{Id, Kind, Millis, Share};
 
 use crate::api::{Answer, Shared, blocking, fresh_token, parse};
-use crate::app::{App, How, now};
+use crate::app::{App, How, lock, now};
 use crate::flags_api::changed_answer;
 use crate::problem::Problem;
 
@@ -111,7 +112,7 @@ fn holder(app: &App, headers: &HeaderMap) -> Result<(String, Id, Arc<Delegation>
 async fn held(State(app): Shared, headers: HeaderMap) -> Answer {
     let (actor, id, bounds) = holder(&app, &headers)?;
     let rollout = app.state.load().experiments_by_flag().get(&bounds.flag).copied();
-    let name = actor.strip_prefix("token:").unwrap_or(&actor);
+    let name = actor.strip_prefix("delegation:").unwrap_or(&actor);
     let answer =
         json!({"id": id, "name": name, "bounds": *bounds, "served": served(&app, &bounds, id), "rollout": rollout});
     Ok(Json(answer).into_response())
@@ -140,18 +141,61 @@ async fn take_back(State(app): Shared, headers: HeaderMap) -> Answer {
     change(app, headers, None, "taken back".to_owned()).await
 }
 
-/// Within the bounds it is a change of the flag like any other: what is too much at once becomes a rollout.
+/// Within the bounds it is a change of the flag like any other: what is too much at once becomes a rollout. Taking back is free, and
+/// ends a rollout of one's own.
 async fn change(app: Arc<App>, headers: HeaderMap, wish: Option<Wish>, reason: String) -> Answer {
+    const TRIES: usize = 5;
     let (actor, id, bounds) = holder(&app, &headers)?;
+    let id = id.to_string();
     blocking(move || {
-        let state = app.state.load_full();
-        let record = state.flags().get(&bounds.flag).ok_or_else(|| {
-            let detail = format!("flag {:?} is gone", bounds.flag);
-            Problem::new(StatusCode::NOT_FOUND, "unknown-flag", detail, "ask whoever delegated")
-        })?;
-        let change = bounds.change(&record.flag, &id.to_string(), wish.as_ref(), now())?;
-        let changed = app.commit_flags(vec![change], &How::default(), &actor, &reason)?;
-        Ok(changed_answer(&app, &changed, json!({})))
+        if wish.is_none() {
+            stop_own_rollout(&app, &bounds, &id, &actor)?;
+        }
+        let mut tries = 0;
+        loop {
+            let state = app.state.load_full();
+            let record = state.flags().get(&bounds.flag).ok_or_else(|| {
+                let detail = format!("flag {:?} is gone", bounds.flag);
+                Problem::new(StatusCode::NOT_FOUND, "unknown-flag", detail, "ask whoever delegated")
+            })?;
+            if record.before_kill.is_some() {
+                let detail = format!("flag {:?} was killed and stays off", bounds.flag);
+                return Err(Problem::new(StatusCode::CONFLICT, "killed", detail, "ask whoever delegated"));
+            }
+            let change = bounds.change(&record.flag, &id, wish.as_ref(), now())?;
+            // What its owner changes meanwhile is not overwritten: the change is made anew from that.
+            let how = How { back: wish.is_none(), expected: vec![(change.target(), record.version)], ..How::default() };
+            tries += 1;
+            match app.commit_flags(vec![change], &how, &actor, &reason) {
+                Err(problem) if problem.code == "changed-meanwhile" && tries < TRIES => {}
+                Err(problem) => return Err(problem),
+                Ok(changed) => return Ok(changed_answer(&app, &changed, json!({}))),
+            }
+        }
     })
     .await
+}
+
+/// Stops a rollout of this flag that has the holder's rule in it.
+fn stop_own_rollout(app: &App, bounds: &Delegation, id: &str, actor: &str) -> Result<(), Problem> {
+    let state = app.state.load_full();
+    let own = state.live().find(|experiment| match &experiment.spec.treatment {
+        Treatment::Flags(changes) => match changes.as_slice() {
+            [FlagChange::Put { key, definition }] if *key == bounds.flag => definition["rules"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|rule| rule["id"] == format!("delegation {id}")),
+            _ => false,
+        },
+        _ => false,
+    });
+    let Some(experiment) = own else { return Ok(()) };
+    app.off_now(experiment.id);
+    let transition = {
+        let tap = lock(&app.tap);
+        let empty = experiments::Tally::new(&experiment.spec, experiment.era_began_at());
+        Turn::veto(experiment, tap.tally(experiment.id).unwrap_or(&empty), now(), "taken back by its holder")
+    };
+    app.commit(Command::Phase { id: experiment.id, transition }, actor, "taken back").map(|_| ())
 }

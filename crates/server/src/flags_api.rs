@@ -170,7 +170,7 @@ struct Asked {
 async fn changed(app: Arc<App>, actor: String, changes: Vec<FlagChange>, asked: Asked) -> Answer {
     blocking(move || {
         let expected = asked.if_version.map(|version| (changes[0].target(), version)).into_iter().collect();
-        let how = How { break_glass: asked.break_glass, expected };
+        let how = How { break_glass: asked.break_glass, expected, ..How::default() };
         let changed = app.commit_flags(changes, &how, &actor, &asked.reason)?;
         Ok(changed_answer(&app, &changed, json!({})))
     })
@@ -411,26 +411,35 @@ async fn apply(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
                 "rollout": rollout});
             Ok(Json(answer).into_response())
         };
+        let flags = asked.if_version.flags.into_iter().map(|(key, version)| (format!("flag {key}"), version));
+        let segments = asked.if_version.segments.into_iter().map(|(key, version)| (format!("segment {key}"), version));
+        let expected = flags.chain(segments).collect();
+        let how = How { break_glass: asked.break_glass, expected, ..How::default() };
+        how.check(&state)?;
         if changes.is_empty() {
             return nothing(Vec::new(), Value::Null, Value::Null);
         }
         if asked.dry_run {
             let (impacts, jumps) = app.judge(&state, &changes)?;
             let impact = impact_json(&app, &impacts);
-            let Some((jumps, after)) = jumps.filter(|_| !app.is_dev(&state)) else {
-                return nothing(impact, Value::Null, Value::Null);
+            let would = |refusal: control::Refusal| {
+                json!({"code": refusal.code, "detail": refusal.detail, "remedy": refusal.remedy})
             };
-            return match state.staged(changes, &jumps, &after, &asked.reason) {
+            let Some((jumps, after)) = jumps.filter(|_| !asked.break_glass && !app.is_dev(&state)) else {
+                let command = Command::Flags { changes, break_glass: asked.break_glass };
+                let refused = state.decide(command, &actor, &asked.reason, now()).err().map(would);
+                return nothing(impact, json!(refused), Value::Null);
+            };
+            let staged = state.staged(changes, &jumps, &after, &asked.reason).and_then(|spec| {
+                let spec = Box::new(spec);
+                let start = Command::Start { spec: spec.clone(), arm_salt: "0".repeat(32), offset: 0 };
+                state.decide(start, &actor, &asked.reason, now()).map(|_| spec)
+            });
+            return match staged {
                 Ok(spec) => nothing(impact, Value::Null, rollout_json(Value::Null, &spec)),
-                Err(refusal) => {
-                    let said = json!({"code": refusal.code, "detail": refusal.detail, "remedy": refusal.remedy});
-                    nothing(impact, said, Value::Null)
-                }
+                Err(refusal) => nothing(impact, would(refusal), Value::Null),
             };
         }
-        let flags = asked.if_version.flags.into_iter().map(|(key, version)| (format!("flag {key}"), version));
-        let segments = asked.if_version.segments.into_iter().map(|(key, version)| (format!("segment {key}"), version));
-        let how = How { break_glass: asked.break_glass, expected: flags.chain(segments).collect() };
         let changed = app.commit_flags(changes, &how, &actor, &asked.reason)?;
         Ok(changed_answer(&app, &changed, json!({"plan": plan, "refusal": null})))
     })

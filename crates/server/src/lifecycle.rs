@@ -105,8 +105,16 @@ impl Report {
 
 impl Lifecycle {
     /// Reads what was kept; what is damaged is a finding.
-    pub(crate) fn open(files: &dyn Files, recent: &Recent, findings: &mut Vec<String>) -> Lifecycle {
-        let Ok(bytes) = files.read(PATH) else { return Lifecycle::default() };
+    pub(crate) fn open(files: &dyn Files, recent: &Recent, has_flags: bool, findings: &mut Vec<String>) -> Lifecycle {
+        let Ok(bytes) = files.read(PATH) else {
+            if has_flags {
+                recent.know_nothing(now());
+                findings.push(format!(
+                    "{PATH} is not there: for a day each flag counts as used by users who are not known"
+                ));
+            }
+            return Lifecycle::default();
+        };
         match serde_json::from_slice::<Saved>(&bytes) {
             Ok(saved) if saved.format == FORMAT => {
                 recent.restore(saved.recent);
@@ -118,6 +126,7 @@ impl Lifecycle {
                     Ok(()) => format!("it is now {DAMAGED}"),
                     Err(error) => format!("it cannot be set aside ({error})"),
                 };
+                recent.know_nothing(now());
                 findings.push(format!("{PATH} cannot be read: {why}; {aside}, and what uses flags is counted anew"));
                 Lifecycle::default()
             }

@@ -21,6 +21,8 @@ use crate::exposed::Exposed;
 const SUBJECTS_MAX: usize = 10_000;
 /// Keys that are remembered, unknown ones included.
 const KEYS_MAX: usize = 100_000;
+/// So many contexts are taken to have been there where nobody wrote down how many: half of them are awaited before shares count.
+const UNKNOWN_CONTEXTS: usize = 200;
 /// A context with more text than this is not remembered; it takes part in no judgement.
 const CONTEXT_BYTES_MAX: usize = 4_096;
 /// The longest key of a flag.
@@ -29,6 +31,29 @@ const KEY_BYTES_MAX: usize = 256;
 const SWEEP: Millis = Millis::from_secs(600);
 /// How long somebody counts as seen lately.
 const LATELY: Millis = Millis::from_secs(24 * 3_600);
+
+/// Flags that one subject asks for by name; beyond that he counts for all.
+const ASKS_MAX: usize = 256;
+/// Moves of one flag that are remembered one by one.
+const MOVES_MAX: usize = 100;
+
+/// What a subject asks for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asks {
+    all: bool,
+    /// Hashes of keys.
+    keys: Vec<u64>,
+}
+
+impl Asks {
+    fn note(&mut self, key: Option<u64>) {
+        match key {
+            Some(key) if !self.all && !self.keys.contains(&key) && self.keys.len() < ASKS_MAX => self.keys.push(key),
+            Some(key) if self.all || self.keys.contains(&key) => {}
+            _ => *self = Asks { all: true, keys: Vec::new() },
+        }
+    }
+}
 
 /// How many contexts were known at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,13 +70,16 @@ pub(crate) struct Kept {
     /// When somebody asked for all flags at once.
     pub(crate) all: Option<Timestamp>,
     pub(crate) remembered: Remembered,
+    /// Shares of their users that flags' changes moved at once, unwatched.
+    pub(crate) moved: BTreeMap<String, Vec<(Timestamp, f64)>>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     /// By a keyed hash of subject and names of attributes: those with the lowest hashes are kept, which is a fair sample of all,
     /// however often each comes by. Two services that send other attributes are two contexts.
-    contexts: BTreeMap<u64, (Timestamp, Context)>,
+    contexts: BTreeMap<u64, (Timestamp, Context, Asks)>,
+    moved: BTreeMap<String, Vec<(Timestamp, f64)>>,
     swept: Timestamp,
     asked: HashMap<String, Asked>,
     /// When somebody asked for all flags at once.
@@ -81,7 +109,7 @@ impl Watcher for Recent {
         // What is old makes room, now and then.
         if now.since(inner.swept) > SWEEP && (inner.contexts.len() >= SUBJECTS_MAX || inner.asked.len() >= KEYS_MAX) {
             inner.swept = now;
-            inner.contexts.retain(|_, (at, _)| now.since(*at) < LATELY);
+            inner.contexts.retain(|_, (at, ..)| now.since(*at) < LATELY);
             if inner.asked.len() >= KEYS_MAX {
                 // Keys that are no flag first.
                 inner.asked.retain(|_, asked| asked.known || now.since(asked.last) < LATELY);
@@ -109,8 +137,10 @@ impl Watcher for Recent {
         context.attributes().keys().for_each(|name| name.hash(&mut hasher));
         let hash = hasher.finish();
         let full = inner.contexts.len() >= SUBJECTS_MAX;
-        if let Some((at, held)) = inner.contexts.get_mut(&hash) {
+        let asked_for = key.map(|key| self.hasher.hash_one(key));
+        if let Some((at, held, asks)) = inner.contexts.get_mut(&hash) {
             *at = now;
+            asks.note(asked_for);
             if held.attributes() != context.attributes() && weight(context) <= CONTEXT_BYTES_MAX {
                 *held = context.clone();
             }
@@ -122,7 +152,9 @@ impl Watcher for Recent {
         if weight(context) > CONTEXT_BYTES_MAX {
             return;
         }
-        inner.contexts.insert(hash, (now, context.clone()));
+        let mut asks = Asks::default();
+        asks.note(asked_for);
+        inner.contexts.insert(hash, (now, context.clone(), asks));
         if inner.contexts.len() > SUBJECTS_MAX {
             inner.contexts.pop_last();
         }
@@ -137,7 +169,7 @@ fn weight(context: &Context) -> usize {
 impl Inner {
     /// Contexts of subjects seen lately.
     fn known(&self, now: Timestamp) -> usize {
-        self.contexts.values().filter(|(at, _)| now.since(*at) < LATELY).count()
+        self.contexts.values().filter(|(at, ..)| now.since(*at) < LATELY).count()
     }
 
     /// How many there were before the restart, if that is not too long ago.
@@ -147,11 +179,48 @@ impl Inner {
 }
 
 impl Recent {
-    /// Contexts of subjects seen lately, in no order.
-    pub(crate) fn contexts(&self, now: Timestamp) -> Vec<Context> {
+    /// Contexts of subjects seen lately, in no order, and what each asks for.
+    pub(crate) fn sample(&self, now: Timestamp) -> (Vec<Context>, Vec<Asks>) {
         let inner = lock(&self.inner);
-        let lately = inner.contexts.values().filter(|(at, _)| now.since(*at) < LATELY);
-        lately.map(|(_, context)| context.clone()).collect()
+        let lately = inner.contexts.values().filter(|(at, ..)| now.since(*at) < LATELY);
+        lately.map(|(_, context, asks)| (context.clone(), asks.clone())).unzip()
+    }
+
+    /// Whether a subject of the sample asks for a flag.
+    pub(crate) fn asks(&self, asks: &Asks, key: &str) -> bool {
+        asks.all || asks.keys.contains(&self.hasher.hash_one(key))
+    }
+
+    /// A number that is another one after a restart.
+    pub(crate) fn nonce(&self) -> u64 {
+        self.hasher.hash_one("nonce")
+    }
+
+    /// A change of a flag moved this share of its users at once.
+    pub(crate) fn note_moved(&self, key: &str, share: f64, now: Timestamp) {
+        let mut inner = lock(&self.inner);
+        inner.moved.retain(|_, moves| {
+            moves.retain(|(at, _)| now.since(*at) < LATELY);
+            !moves.is_empty()
+        });
+        let moves = inner.moved.entry(key.to_owned()).or_default();
+        // As if all of it had happened now: never less than it is.
+        let before = if moves.len() >= MOVES_MAX { moves.pop().map_or(0.0, |(_, share)| share) } else { 0.0 };
+        moves.push((now, before + share));
+    }
+
+    /// The share of a flag's users that its changes moved at once within the last day; those who were moved twice count twice.
+    pub(crate) fn moved(&self, key: &str, now: Timestamp) -> f64 {
+        let inner = lock(&self.inner);
+        let moves = inner.moved.get(key).into_iter().flatten();
+        moves.filter(|(at, _)| now.since(*at) < LATELY).map(|(_, share)| share).sum()
+    }
+
+    /// Nothing is known of who asked for what before the start, though there were flags: everything may have been asked for.
+    pub(crate) fn know_nothing(&self, now: Timestamp) {
+        let mut inner = lock(&self.inner);
+        inner.all = Some(now);
+        inner.remembered = Remembered { contexts: UNKNOWN_CONTEXTS, at: now };
     }
 
     /// Whether somebody asked for this flag, by name or for all, lately.
@@ -169,7 +238,7 @@ impl Recent {
         let known = Remembered { contexts: inner.known(now), at: now };
         let before = inner.remembered_still(now).filter(|before| before.contexts > known.contexts);
         let asked = inner.asked.iter().map(|(key, asked)| (key.clone(), *asked)).collect();
-        Kept { asked, all: inner.all, remembered: before.unwrap_or(known) }
+        Kept { asked, all: inner.all, remembered: before.unwrap_or(known), moved: inner.moved.clone() }
     }
 
     /// Goes on from what was kept.
@@ -177,6 +246,7 @@ impl Recent {
         let mut inner = lock(&self.inner);
         inner.asked = kept.asked.into_iter().filter(|(key, _)| key.len() <= KEY_BYTES_MAX).take(KEYS_MAX).collect();
         (inner.all, inner.remembered) = (kept.all, kept.remembered);
+        inner.moved = kept.moved.into_iter().take(KEYS_MAX).collect();
     }
 
     /// How much of the sample from before the last restart is there again, in `[0, 1]`; 1 if there was none within the last day.

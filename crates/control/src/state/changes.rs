@@ -31,15 +31,16 @@ impl State {
         let mut touched = BTreeSet::new();
         let mut invalid = Vec::new();
         let under = self.experiments_by_flag();
+        let held = self.held_by_patches(&set);
         for change in changes {
             let (is_flag, key) = change.place();
             let kind = if is_flag { "flag" } else { "segment" };
             if !touched.insert((kind, key)) {
                 return refuse("named-twice", format!("the {kind} {key:?} is named twice"), "send each once");
             }
-            let in_patch =
-                || self.patches.iter().find(|(_, patch)| patch.segments().contains_key(key)).map(|(id, _)| id);
-            if let Some(live) = if is_flag { under.get(key) } else { in_patch() } {
+            let node = (is_flag, key.to_owned());
+            let held = || held.iter().find(|(_, nodes)| nodes.contains(&node)).map(|(id, _)| id);
+            if let Some(live) = under.get(key).filter(|_| is_flag).or_else(held) {
                 let remedy = format!("wait, or `seaworthy experiment stop {live}` first");
                 return refuse("under-experiment", format!("{kind} {key:?} is under experiment {live}"), remedy);
             }
@@ -52,7 +53,8 @@ impl State {
             match change {
                 FlagChange::Put { key, definition } => match Flag::compile(key, definition, &Map::new(), &Map::new()) {
                     Ok(flag) => {
-                        let killed = self.flags.get(key).is_some_and(|record| record.before_kill.is_some());
+                        let killed = self.flags.get(key).is_some_and(|record| record.before_kill.is_some())
+                            || self.killed_absent.contains(key);
                         if killed && flag.ever_enabled() {
                             let detail = format!("flag {key:?} was killed and stays off");
                             let remedy = format!("look why, then `seaworthy flag revive {key}`; then change it");
@@ -62,6 +64,8 @@ impl State {
                     }
                     Err(findings) => note(findings),
                 },
+                // It is gone; that it was killed is over, too.
+                FlagChange::Revive(key) if self.killed_absent.contains(key) => {}
                 FlagChange::Revive(key) => match &self.known_flag(key)?.before_kill {
                     Some(before) => set.insert(before.clone()),
                     None => {
@@ -102,39 +106,51 @@ impl State {
             let remedy = remedy.to_owned();
             return Err(Refusal { code: "tangled-flags", detail: listed(&tangles), remedy, findings: tangles });
         }
-        // What a rollout will make must still be possible when it is promoted.
-        for (id, patch) in &self.patches {
-            let mut then = set.clone();
-            patch.flags().values().for_each(|flag| then.insert(flag.clone()));
-            patch.segments().iter().for_each(|(key, segment)| then.set_segment(key, Some(segment.clone())));
-            let tangles = then.tangles();
-            if !tangles.is_empty() {
-                let remedy = format!("wait, or `seaworthy experiment stop {id}` first");
-                let detail = format!("experiment {id} could not be promoted after that: {}", listed(&tangles));
-                return refuse("under-experiment", detail, remedy);
-            }
+        // What rollouts will make must still be possible when they are promoted, one or all.
+        let mut then = set.clone();
+        self.patches.values().for_each(|patch| patch.carry_out(&mut then));
+        let tangles = if self.patches.is_empty() { Vec::new() } else { then.tangles() };
+        if !tangles.is_empty() {
+            let ids: Vec<String> = self.patches.keys().map(Id::to_string).collect();
+            let remedy = format!("wait, or stop what stands in the way: {}", ids.join(", "));
+            let detail = format!("a rollout could not be promoted after that: {}", listed(&tangles));
+            return refuse("under-experiment", detail, remedy);
         }
         Ok(set)
     }
 
+    /// What live rollouts change and depend on: nobody else may change it meanwhile, or they would promote what nobody watched.
+    fn held_by_patches(&self, set: &FlagSet) -> BTreeMap<Id, BTreeSet<(bool, String)>> {
+        let held = |patch: &Patch| {
+            let mut after = set.clone();
+            patch.carry_out(&mut after);
+            patch.depends_on(&after)
+        };
+        self.patches.iter().map(|(id, patch)| (*id, held(patch))).collect()
+    }
+
     /// What changes will make of flags and segments; none if they cannot be made.
     pub(super) fn patch(&self, changes: &[FlagChange]) -> Option<Patch> {
-        let (mut flags, mut segments) = (Vec::new(), BTreeMap::new());
+        let (mut flags, mut segments, mut gone) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
         for change in changes {
             match change {
                 FlagChange::Put { key, definition } => {
                     flags.push(Arc::new(Flag::compile(key, definition, &Map::new(), &Map::new()).ok()?));
                 }
-                FlagChange::Delete(key) => flags.push(Arc::new(self.flags.get(key)?.flag.absent()?)),
+                FlagChange::Delete(key) => {
+                    flags.push(Arc::new(self.flags.get(key)?.flag.absent()?));
+                    gone.insert((true, key.clone()));
+                }
+                FlagChange::Revive(key) if self.killed_absent.contains(key) => {}
                 FlagChange::Revive(key) => flags.push(self.flags.get(key)?.before_kill.clone()?),
                 FlagChange::PutSegment { key, definition } => {
                     segments.insert(key.clone(), Arc::new(Segment::compile(definition).ok()?));
                 }
                 // Nothing needs a segment that may go.
-                FlagChange::DeleteSegment(_) => {}
+                FlagChange::DeleteSegment(key) => _ = gone.insert((false, key.clone())),
             }
         }
-        Some(Patch::new(flags, segments))
+        Some(Patch::new(flags, segments).without(gone))
     }
 
     /// Flags whose answers live experiments change, directly or through what they need.

@@ -279,7 +279,7 @@ fn a_delegated_control_point() {
     }
     assert!(tell(&admin, &["delegation", "list"]).1.contains("mia from sales"));
     let history = tell(&admin, &["flag", "history", "price"]).1;
-    assert!(history.contains("token:mia from sales") && history.contains("fair"), "{history}");
+    assert!(history.contains("delegation:mia from sales") && history.contains("fair"), "{history}");
     assert!(tell(secret, &["delegation", "clear"]).1.contains("taken back"));
     let exported: Value = serde_json::from_str(&tell(&admin, &["flag", "show", "price", "--json"]).1).unwrap();
     assert_eq!(exported["definition"]["variants"], definition["variants"]);

@@ -11,28 +11,28 @@ fn it_remembers_a_fair_sample_and_forgets_after_a_day() {
         recent.evaluated(Some("f"), &Context::of(&format!("user-{n}")), true, at(1));
         recent.evaluated(Some("f"), &Context::of("user-0"), true, at(1));
     }
-    let contexts = recent.contexts(at(2));
+    let contexts = recent.sample(at(2)).0;
     assert_eq!(contexts.len(), SUBJECTS_MAX);
     let late = contexts.iter().filter(|c| c.targeting_key().is_some_and(|k| k[5..].parse::<u32>().unwrap() >= 20_000));
     let late = late.count();
     assert!((2_900..3_800).contains(&late), "{late} of the last third are among a third of all");
     assert!(recent.asked_lately("f", at(2)) && !recent.asked_lately("g", at(2)));
     assert_eq!(recent.asked("f").unwrap().count, 60_000);
-    assert!(recent.contexts(at(86_402)).is_empty() && !recent.asked_lately("f", at(86_402)));
+    assert!(recent.sample(at(86_402)).0.is_empty() && !recent.asked_lately("f", at(86_402)));
     // A user whose attributes change is known as he is now; another service sends others, and is another context.
     let changing = Recent::default();
     for plan in ["free", "pro"] {
         changing.evaluated(Some("f"), &Context::of("ann").with("plan", plan), true, at(1));
     }
     changing.evaluated(Some("f"), &Context::of("ann").with("device", "tv"), true, at(1));
-    let mut known: Vec<String> = changing.contexts(at(2)).iter().map(|c| format!("{:?}", c.attributes())).collect();
+    let mut known: Vec<String> = changing.sample(at(2)).0.iter().map(|c| format!("{:?}", c.attributes())).collect();
     known.sort();
     assert!(known.len() == 2 && known[1].contains("pro") && known[0].contains("tv"), "{known:?}");
     recent.evaluated(None, &Context::default(), true, at(86_402));
     assert!(recent.asked_lately("g", at(86_403)));
     recent.evaluated(Some("typo"), &Context::of("u").with("long", "x".repeat(5_000)), false, at(86_403));
     assert_eq!(recent.unknown(|key| key == "f").iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["typo"]);
-    assert!(recent.contexts(at(86_403)).is_empty());
+    assert!(recent.sample(at(86_403)).0.is_empty());
     recent.evaluated(Some(&"k".repeat(300)), &Context::default(), false, at(86_403));
     assert_eq!(recent.unknown(|key| key == "f").len(), 1);
 }
@@ -52,7 +52,7 @@ fn a_restart_knows_how_many_are_missing() {
     assert!(!text.contains("user-"), "{text}");
     let second = Recent::default();
     second.restore(serde_json::from_str(&text).unwrap());
-    assert!(second.asked_lately("f", at(3)) && !second.asked_lately("g", at(3)) && second.contexts(at(3)).is_empty());
+    assert!(second.asked_lately("f", at(3)) && !second.asked_lately("g", at(3)) && second.sample(at(3)).0.is_empty());
     assert_eq!((second.known_share(at(3)), second.asked("f").unwrap().count), (0.0, 40));
     (0..10).for_each(|n| second.evaluated(Some("f"), &Context::of(&format!("user-{n}")), true, at(4)));
     assert_eq!((second.known_share(at(5)), second.asked("f").unwrap().first), (0.25, at(1)));
