@@ -357,6 +357,53 @@ fn a_jump_becomes_a_rollout() {
     assert!(refused.code == "unwatched-change" && refused.detail.contains("later"), "{refused:?}");
 }
 
+/// Guarantees: what off serves is no way round: it cannot be changed for a flag in use, so that switching off is safe.
+#[test]
+fn what_off_serves_does_not_change_unwatched() {
+    let mut world = World::default();
+    let flag = |off: Value, new: u32| json!({"variants": {"old": 1, "new": new}, "on": true, "fallthrough": "old", "off_variant": off});
+    world.run(put("f", flag(Value::Null, 2))).unwrap();
+    let refused = |world: &World, definition| staged(world, vec![set("f", definition)]).unwrap_err().detail;
+    assert!(refused(&world, flag(json!("new"), 2)).contains("when it is off"));
+    world.run(put("f", flag(json!("new"), 2))).unwrap();
+    assert!(refused(&world, flag(json!("new"), 3)).contains("when it is off"));
+}
+
+/// Guarantees: what a rollout needs, directly or not, changes under nobody's hands, and what it removes is not needed by then.
+#[test]
+fn what_a_rollout_needs_is_held() {
+    let mut world = World::default();
+    let on_off = |more: Value| {
+        let mut flag = json!({"variants": {"on": true, "off": false}, "on": true, "fallthrough": "off"});
+        flag.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        flag
+    };
+    let segment = |key: &str, definition: Value| FlagChange::PutSegment { key: key.into(), definition };
+    let inner = json!({"when": {"attr": "plan", "op": "in", "values": ["gold"]}});
+    world.run(flags(vec![segment("inner", inner), segment("outer", json!({"when": {"segment": "inner"}}))])).unwrap();
+    for key in ["f", "parent", "gone"] {
+        world.run(put(key, on_off(json!({})))).unwrap();
+    }
+    let will = on_off(json!({"rules": [{"when": {"segment": "outer"}, "serve": "on"}],
+        "prerequisites": [{"flag": "parent", "variants": ["on"]}]}));
+    let id =
+        world.start(change_spec(json!([{"put": {"key": "f", "definition": will}}, {"delete": "gone"}])), 0).unwrap();
+    let needs_gone = on_off(json!({"prerequisites": [{"flag": "gone", "variants": ["on"]}]}));
+    for change in [
+        segment("inner", json!({"when": true})),
+        segment("outer", json!({"when": true})),
+        set("parent", on_off(json!({"fallthrough": "on"}))),
+        set("other", needs_gone.clone()),
+        FlagChange::Delete("parent".into()),
+    ] {
+        assert_eq!(world.run(flags(vec![change.clone()])).unwrap_err().code, "under-experiment", "{change:?}");
+    }
+    world.phase(id, Phase::Running { stage: 0 }).unwrap();
+    world.phase(id, Phase::Promoted).unwrap();
+    assert!(world.state.flag_set().tangles().is_empty());
+    assert_eq!(world.run(put("other", needs_gone)).unwrap_err().code, "tangled-flags");
+}
+
 fn change_spec(changes: Value) -> Value {
     json!({"name": "change", "treatment": {"flags": changes}, "on_success": "promote",
         "stages": [{"share": 0.1, "min": "5s"}], "kpi": {"success": "a = 1", "failure": "a = 2"}})
@@ -423,10 +470,23 @@ fn a_kill_beats_a_change_on_trial() {
         assert_eq!(world.run(delete).unwrap_err().code, "under-experiment");
         world.run(Command::FlagKill(key.into())).unwrap();
         assert_eq!(world.state.cut(id), Some(key));
+        // Decided a moment ago, and too late now.
+        assert_eq!(world.phase(id, Phase::Promoted).unwrap_err().code, "killed");
         assert!(world.state.served().overlays().is_empty());
         world.phase(id, Phase::Stopped).unwrap();
         assert_eq!(world.state.cut(id), None);
+        // A key that was killed before it was a flag: nobody makes it one that is on.
+        if key == "child" {
+            assert_eq!(world.run(put("child", plain("on"))).unwrap_err().code, "killed");
+            world.run(flags(vec![FlagChange::Revive("child".into())])).unwrap();
+        }
     }
+    // Nor does it come back by being removed and made again.
+    world.run(flags(vec![FlagChange::Delete("f".into())])).unwrap();
+    assert_eq!(world.run(put("f", plain("on"))).unwrap_err().code, "killed");
+    world.run(put("f", json!({"state": "DISABLED", "variants": {"on": true}}))).unwrap();
+    assert!(world.state.flags()["f"].before_kill.is_some());
+    world.run(Command::FlagKill("f".into())).unwrap();
     assert!(!world.state.flags()["f"].flag.enabled());
     assert_eq!(world.run(Command::FlagKill("nobody".into())).unwrap_err().code, "unknown-flag");
 }
@@ -469,8 +529,12 @@ fn acceptance_is_one_persons() {
         let mut spec = rollout();
         spec["acceptance"] = json!(person);
         let id = world.start(spec, 0).unwrap();
+        assert_eq!(world.run(accept(id)).unwrap_err().code, "too-early");
+        world.phase(id, Phase::Running { stage: 0 }).unwrap();
         assert_eq!(world.run(accept(id)).err().map(|refused| refused.code), code);
         let said = world.state.experiment(&id.to_string()).unwrap().acceptance.clone();
+        // No proof promotes what was not accepted.
+        assert!(["not-wanted", "not-accepted"].contains(&world.phase(id, Phase::Promoted).unwrap_err().code));
         assert_eq!(said.map(|said| (said.as_wanted, said.note)), code.is_none().then(|| (false, "because".into())));
         world.phase(id, Phase::Completed).unwrap();
         assert_eq!(world.run(accept(id)).unwrap_err().code, "not-live");

@@ -315,6 +315,34 @@ fn breaking_the_glass_leaves_a_review_item() {
     app.commit(Command::Flags { changes, break_glass: false }, "test", "").unwrap();
 }
 
+/// Guarantees: twenty small steps are a large one; and a flag that some users ask for is judged by those, not by all.
+#[test]
+fn many_small_steps_are_a_large_one() {
+    let (_dir, app, _, _jobs) = plane();
+    let put = |key: &str, share: u32| {
+        let split = json!({"split": {"weights": [["on", share], ["off", 100 - share]], "salt": "s"}});
+        let definition = json!({"variants": {"on": true, "off": false}, "on": true, "fallthrough": split});
+        let changes = vec![FlagChange::Put { key: key.into(), definition }];
+        app.commit_flags(changes, &How::default(), "test", "").map_err(|problem| problem.code)
+    };
+    put("f", 0).unwrap();
+    put("rare", 0).unwrap();
+    let served = app.flags.load_full();
+    for n in 0..2_000 {
+        let context = flags::Context::of(&format!("user-{n}"));
+        let _ = served.resolve("f", &context, crate::app::now());
+        if n < 100 {
+            let _ = served.resolve("rare", &context.with("card", true), crate::app::now());
+        }
+    }
+    put("f", 4).unwrap();
+    put("f", 8).unwrap();
+    assert_eq!(put("f", 14).unwrap_err(), "unwatched-change");
+    assert_eq!(put("rare", 50).unwrap_err(), "unwatched-change");
+    app.recent.restore(app.recent.kept(crate::app::now()));
+    assert_eq!(put("f", 14).unwrap_err(), "unwatched-change", "a restart forgets no step");
+}
+
 /// Guarantees: whoever says what he knows changes nothing that somebody else changed meanwhile.
 #[test]
 fn a_change_of_what_was_seen() {
