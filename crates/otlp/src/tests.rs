@@ -75,6 +75,9 @@ fn secrets_and_names_do_not_pass() {
         .with("http.request.header.Authorization", "Bearer canary")
         .with("db.password", "canary")
         .with("url.full", "https://me:canary@host/p?a=1&X-Amz-Signature=canary&sig=canary")
+        .with("url.query", "a=1&sw-preview=canary&token=canary")
+        .with("http.request.header.sw_preview", "canary")
+        .with("http.request.body", format!("x swp_{0} and sw_{0}, not sw_short", "canary".repeat(8)))
         .with("session.id", "canary-session")
         .with("enduser.id", "canary-user")
         .with("plan", "pro");
@@ -84,6 +87,8 @@ fn secrets_and_names_do_not_pass() {
     assert_eq!(row.text("url.full"), Some("https://REDACTED@host/p?a=1&X-Amz-Signature=REDACTED&sig=REDACTED"));
     assert_eq!(row.text("user.id"), Some(pseudonym(&[7; 32], "canary-user").to_string().as_str()));
     assert_eq!(row.text("plan"), Some("pro"));
+    assert_eq!(row.text("url.query"), Some("a=1&sw-preview=REDACTED&token=REDACTED"));
+    assert_eq!(row.text("http.request.body"), Some("x [REDACTED] and [REDACTED], not sw_short"));
     let hidden = pseudonym(&[7; 32], "u").to_string();
     let mut row = Row::default().with("http.request.header.baggage", format!("a=b, sw-s={hidden}"));
     redactor.redact(&mut row);
