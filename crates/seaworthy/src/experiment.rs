@@ -250,10 +250,38 @@ pub fn progress(e: &Value) -> String {
     )
 }
 
+/// What a treatment changes, in words.
+fn changed(treatment: &Value) -> String {
+    let flags = treatment["flags"].as_array().into_iter().flatten().map(|change| {
+        let (what, of) =
+            change.as_object().and_then(|map| map.iter().next()).map_or(("", &Value::Null), |(k, v)| (k, v));
+        let kind = if what.ends_with("segment") { "segment" } else { "flag" };
+        format!("{kind} {}", of.get("key").map_or_else(|| cell(of), cell))
+    });
+    let listed: Vec<String> = flags.collect();
+    if !listed.is_empty() {
+        return listed.join(", ");
+    }
+    match (treatment["flag"]["key"].as_str(), treatment["fault"]["route"].as_str()) {
+        (Some(key), _) => format!("flag {key} to {}", cell(&treatment["flag"]["variant"])),
+        (_, Some(route)) => format!("route {route}: a fault"),
+        _ => String::new(),
+    }
+}
+
 /// An experiment for people.
 pub fn text(e: &Value) -> String {
     let mut text =
         format!("{} {}, {}\n{}\n", cell(&e["id"]), cell(&e["name"]), cell(&e["state"]), cell(&e["state_reason"]));
+    text.push_str(&format!("changes {}\n", changed(&e["treatment"])));
+    if let Some(person) = e["acceptance"]["by"].as_str() {
+        let said = match e["acceptance"]["as_wanted"].as_bool() {
+            None => "has not said yet whether it works as wanted",
+            Some(true) => "says that it works as wanted",
+            Some(false) => "says that it works as coded, not as wanted",
+        };
+        text.push_str(&format!("{person} {said}\n"));
+    }
     let rows: Vec<Vec<String>> = ["treatment", "baseline"]
         .iter()
         .map(|name| {
