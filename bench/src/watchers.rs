@@ -39,8 +39,63 @@ async fn watch(address: &str, uri: &str, told: mpsc::UnboundedSender<Instant>) -
     Ok(())
 }
 
-async fn run(args: &Args, figures: &mut Figures) -> Result<()> {
-    let (watchers, changes) = if args.small { (50, 3) } else { (2_000, 30) };
+/// What watchers are told, here by nobody but a loop.
+const EVENT: &[u8] =
+    b"id: 1\nevent: message\ndata: {\"type\":\"refetchEvaluation\",\"etag\":\"\\\"0123456789abcdef01234567\\\"\"}\n\n";
+
+/// Waits until each watcher was told, and says when each was, in milliseconds.
+async fn all_told(told: &mut mpsc::UnboundedReceiver<Instant>, watchers: usize, began: Instant) -> Result<Vec<f64>> {
+    let mut all = Vec::with_capacity(watchers);
+    for _ in 0..watchers {
+        let at = tokio::time::timeout(PATIENCE, told.recv()).await.context("a watcher was not told")?;
+        all.push(at.context("nobody watches")?.duration_since(began).as_secs_f64() * 1e3);
+    }
+    Ok(all)
+}
+
+fn slowest(all: &[f64]) -> f64 {
+    all.iter().copied().fold(0.0, f64::max)
+}
+
+/// As many sockets, told by a loop that does nothing else: the time until the last client has it, in milliseconds.
+async fn bare_loop(watchers: usize, rounds: usize) -> Result<f64> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    let (begin, begun) = std::sync::mpsc::channel::<()>();
+    let loops = std::thread::spawn(move || -> std::io::Result<()> {
+        let mut sockets = Vec::with_capacity(watchers);
+        for _ in 0..watchers {
+            let (mut socket, _) = listener.accept()?;
+            // As a server does: the request is read, the head is answered.
+            let mut request = [0; 1_024];
+            let _ = std::io::Read::read(&mut socket, &mut request)?;
+            std::io::Write::write_all(&mut socket, b"HTTP/1.1 200 OK\r\n\r\n")?;
+            sockets.push(socket);
+        }
+        while begun.recv().is_ok() {
+            for socket in &mut sockets {
+                std::io::Write::write_all(socket, EVENT)?;
+            }
+        }
+        Ok(())
+    });
+    let (sender, mut told) = mpsc::unbounded_channel();
+    for _ in 0..watchers {
+        watch(&address, "/", sender.clone()).await?;
+    }
+    let mut last = Vec::new();
+    for _ in 0..rounds {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let began = Instant::now();
+        begin.send(()).ok().context("the loop has ended")?;
+        last.push(slowest(&all_told(&mut told, watchers, began).await?));
+    }
+    drop(begin);
+    loops.join().map_err(|_| anyhow::anyhow!("the loop broke"))??;
+    Ok(median(last))
+}
+
+async fn run(args: &Args, figures: &mut Figures, watchers: usize, changes: usize) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let server = Process::serve(std::process::Command::new(&args.bin), dir.path())?;
     let (address, admin) = (server.address()?, server.admin()?);
@@ -68,27 +123,33 @@ async fn run(args: &Args, figures: &mut Figures) -> Result<()> {
         while told.try_recv().is_ok() {}
         let began = Instant::now();
         put(n).await?;
-        let mut slowest = 0.0_f64;
-        for _ in 0..watchers {
-            let at = tokio::time::timeout(PATIENCE, told.recv()).await.context("a watcher was not told")?;
-            let millis = at.context("nobody watches")?.duration_since(began).as_secs_f64() * 1e3;
-            all.push(millis);
-            slowest = slowest.max(millis);
-        }
-        last.push(slowest);
+        let times = all_told(&mut told, watchers, began).await?;
+        last.push(slowest(&times));
+        all.extend(times);
         // Changes that follow each other closely are told as one; here each is to be told.
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    let (p50, p99) = (percentile(&mut all, 0.5), percentile(&mut all, 0.99));
+    let (p50, p99, last) = (percentile(&mut all, 0.5), percentile(&mut all, 0.99), median(last));
     figures.ours(
         &format!("flag commit to {watchers} watchers (SSE), {changes} changes"),
-        format!("p50 {p50:.0} ms, p99 {p99:.0} ms, the last of all after {:.0} ms (median)", median(last)),
+        format!("p50 {p50:.0} ms, p99 {p99:.0} ms, the last of all after {last:.0} ms (median)"),
     );
     figures.ours(&format!("memory of the server for a watcher, of {watchers}"), format!("{each:.1} KiB"));
+    drop(server);
+    let bare = bare_loop(watchers, changes).await?;
+    figures.ours(
+        &format!("a bare write loop over {watchers} sockets"),
+        format!("the last of all after {bare:.0} ms (median); ours took {:.1} times as long", last / bare),
+    );
     Ok(())
 }
 
 /// Measures.
 pub fn measure(args: &Args, figures: &mut Figures) -> Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args, figures))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if args.small {
+        return runtime.block_on(run(args, figures, 50, 3));
+    }
+    runtime.block_on(run(args, figures, 2_000, 30))?;
+    runtime.block_on(run(args, figures, 10_000, 10))
 }

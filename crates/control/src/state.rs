@@ -239,7 +239,7 @@ fn written(action: Action, actor: &str, reason: &str, now: Timestamp) -> Result<
             "the entry for {} would hold {len} bytes, a leaf of the audit log {ENTRY_BYTES_MAX}",
             entry.resource()
         );
-        return refuse("too-large", detail, "make the definition smaller");
+        return refuse("too-large", detail, "make the definition smaller, or send fewer changes at once");
     }
     Ok(entry)
 }
