@@ -35,6 +35,9 @@ async function reads(locator, pattern, otherwise) {
   throw new Error(`${otherwise}: ${await locator.first().innerText()}`);
 }
 
+/** What the editor says of a change; the page's head may still say what a button there did. */
+const saved = () => page.locator('.editor [data-testid="change-result"]');
+
 await check('without flags the list says what to do', async () => {
   await page.goto(link);
   await at('new-flag').or(page.getByRole('link', { name: 'Flags', exact: true })).first().waitFor({ timeout: 30_000 });
@@ -114,7 +117,7 @@ await check('a small step is checked and saved with its reason', async () => {
   await page.locator('[data-testid="checked"][data-refused="false"]').waitFor();
   await at('reason').fill('the second step');
   await at('save').click();
-  await at('change-result').waitFor();
+  await saved().waitFor();
   const now = await Promise.all(SUBJECTS.map((subject) => evaluate(KEY, subject)));
   const more = SUBJECTS.filter((_, n) => now[n].value === true);
   must(more.length > on.length && on.every((subject) => more.includes(subject)), `${on.length} had it, ${more.length} have it`);
@@ -148,7 +151,7 @@ await check('what cannot wait goes through with the glass broken, and is to be r
   must(await at('break-glass-confirm').isDisabled(), 'it needs no reason');
   await page.getByLabel('Why it cannot wait').fill('the old player is on fire');
   await at('break-glass-confirm').click();
-  await at('change-result').waitFor();
+  await saved().waitFor();
   await open('#/reviews');
   await reads(at('review'), /the old player is on fire/, 'it is not there');
   await at('review').getByRole('link', { name: KEY, exact: true }).waitFor();
@@ -259,8 +262,8 @@ await check('with it a jump becomes a watched rollout, which says what it change
   await reads(at('checked'), /watched rollout.*10\s%/s, 'the rollout and its stages are not told');
   await picture('flag-rollout', DRAW_MS);
   await at('save').click();
-  await reads(at('change-result'), /becomes a watched rollout/, 'it is not told');
-  await at('change-result').getByRole('link').first().click();
+  await reads(saved(), /becomes a watched rollout/, 'it is not told');
+  await saved().getByRole('link').first().click();
   await page.waitForURL((url) => url.hash.startsWith('#/experiments/exp_'));
   await page.locator('[data-testid="experiment-state"]').waitFor();
   await reads(at('changes').locator('[data-testid="diff"]'), /"on", 100.*"on", 40/s, 'the difference is missing');

@@ -390,13 +390,13 @@ impl State {
                     let detail = format!("experiment {id} is {} already", experiment.phase.as_str());
                     return refuse("not-live", detail, "nothing is left to do");
                 }
-                if experiment.phase == Phase::WarmUp {
-                    let detail = format!("experiment {id} is in its warm-up: nobody meets the change yet");
-                    return refuse("too-early", detail, "wait for its first stage");
-                }
                 if actor != format!("token:{wanted}") {
                     let detail = format!("experiment {id} asks {wanted} for acceptance, not {actor}");
                     return refuse("not-yours-to-accept", detail, format!("call with the token named {wanted}"));
+                }
+                if experiment.phase == Phase::WarmUp {
+                    let detail = format!("experiment {id} is in its warm-up: nobody meets the change yet");
+                    return refuse("too-early", detail, "wait for its first stage");
                 }
                 Action::ExperimentAccept { id, as_wanted }
             }
