@@ -394,10 +394,6 @@ impl State {
                     let detail = format!("experiment {id} asks {wanted} for acceptance, not {actor}");
                     return refuse("not-yours-to-accept", detail, format!("call with the token named {wanted}"));
                 }
-                if experiment.phase == Phase::WarmUp {
-                    let detail = format!("experiment {id} is in its warm-up: nobody meets the change yet");
-                    return refuse("too-early", detail, "wait for its first stage");
-                }
                 Action::ExperimentAccept { id, as_wanted }
             }
             Command::OffEverywhere { id, proxies } => Action::ExperimentOff { id, proxies, at: now.micros() },

@@ -112,6 +112,9 @@ pub fn step(experiment: &Experiment, tally: &Tally, now: Timestamp) -> Turn {
             if let Some(alarm) = alarm("relative").or(alarm("validity")) {
                 let why = format!("the arms differ before the change began: {}", alarm.detail);
                 ends(Phase::Invalid, Outcome::Invalid, Some(alarm), why)
+            } else if let Some(why) = not_wanted(experiment) {
+                // He may have looked at it by a preview link.
+                ends(Phase::Completed, Outcome::NotWanted, None, why)
             } else if t >= least && b >= least && in_phase >= spec.warm_up.min && cuts_ready(experiment, tally) {
                 let reason = format!("warm-up passed: {t} treatment and {b} baseline subjects behaved alike");
                 Some(Transition { to: Phase::Running { stage: 0 }, reason, verdict: None })
