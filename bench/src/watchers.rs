@@ -39,6 +39,8 @@ async fn watch(address: &str, uri: &str, told: mpsc::UnboundedSender<Instant>) -
     Ok(())
 }
 
+/// Sockets of the bare loop: two files each.
+const SOCKETS_MAX: usize = 9_000;
 /// What watchers are told, here by nobody but a loop.
 const EVENT: &[u8] =
     b"id: 1\nevent: message\ndata: {\"type\":\"refetchEvaluation\",\"etag\":\"\\\"0123456789abcdef01234567\\\"\"}\n\n";
@@ -136,9 +138,11 @@ async fn run(args: &Args, figures: &mut Figures, watchers: usize, changes: usize
     );
     figures.ours(&format!("memory of the server for a watcher, of {watchers}"), format!("{each:.1} KiB"));
     drop(server);
-    let bare = bare_loop(watchers, changes).await?;
+    // Both ends are in this process, whose open files are limited: of more, so many stand for all.
+    let sockets = watchers.min(SOCKETS_MAX);
+    let bare = bare_loop(sockets, changes).await? * watchers as f64 / sockets as f64;
     figures.ours(
-        &format!("a bare write loop over {watchers} sockets"),
+        &format!("a bare write loop over {watchers} sockets (measured on {sockets})"),
         format!("the last of all after {bare:.0} ms (median); ours took {:.1} times as long", last / bare),
     );
     Ok(())
