@@ -111,7 +111,7 @@ await check('a jump is refused, and says how many it would move', async () => {
 });
 
 await check('a small step is checked and saved with its reason', async () => {
-  await edit('[["on", 60], ["off", 40]]', '[["on", 8], ["off", 92]]');
+  await edit('[["on", 60], ["off", 40]]', '[["on", 7], ["off", 93]]');
   must((await at('checked').count()) === 0, 'what was checked before is shown for another text');
   await at('check').click();
   await page.locator('[data-testid="checked"][data-refused="false"]').waitFor();
@@ -145,7 +145,7 @@ await check('revived', async () => {
 
 await check('what cannot wait goes through with the glass broken, and is to be reviewed', async () => {
   await page.getByRole('link', { name: 'Edit', exact: true }).click();
-  await edit('[["on", 8], ["off", 92]]', '[["on", 100], ["off", 0]]');
+  await edit('[["on", 7], ["off", 93]]', '[["on", 100], ["off", 0]]');
   await at('check').click();
   await at('break-glass').click();
   must(await at('break-glass-confirm').isDisabled(), 'it needs no reason');
@@ -165,7 +165,7 @@ await check('the history has all of it, with the differences', async () => {
   must(actions === 'flag.put flag.revive flag.kill flag.put flag.put', actions);
   const second = at('history-entry').nth(3);
   await reads(second, /the second step/, 'the reason is missing');
-  await reads(second.locator('[data-testid="diff"]'), /"on", 5.*"on", 8/s, 'the difference is missing');
+  await reads(second.locator('[data-testid="diff"]'), /"on", 5.*"on", 7/s, 'the difference is missing');
   await picture('flag-history', DRAW_MS);
   await second.getByRole('link', { name: 'as it was then' }).click();
   await at('past').waitFor();
