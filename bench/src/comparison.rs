@@ -83,11 +83,11 @@ fn small_rows() -> Vec<Row> {
 /// Measures.
 pub fn measure(args: &Args, figures: &mut Figures) -> Result<()> {
     let dir = tempfile::tempdir_in(&args.out)?;
-    let store = Store::open(Arc::new(Disk::open(dir.path())?), |_, _, _| {})?;
+    let store = Store::open(Arc::new(Disk::open(dir.path())?), "events", |_, _, _| {})?;
     let received = Timestamp::from_nanos(1_764_100_000_000_000_000);
     let parquet = std::path::absolute(args.out.join(format!("events-{}.parquet", args.events)))?;
     if args.small {
-        store.append(received, &[small_rows()])?;
+        store.append(received, &[small_rows().into()])?;
     } else {
         let generator = args.generator.join("generate_wide_events.py");
         if !generator.is_file() {
@@ -104,7 +104,7 @@ pub fn measure(args: &Args, figures: &mut Figures) -> Result<()> {
         for batch in FileReader::try_new(File::open(&arrow)?, None)? {
             let rows = rows_of(&batch?)?;
             let began = Instant::now();
-            store.append(received, &[rows])?;
+            store.append(received, &[rows.into()])?;
             if store.wants_flush() {
                 store.flush(u64::MAX, false)?;
             }

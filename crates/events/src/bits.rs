@@ -30,6 +30,19 @@ impl Bits {
         self.words[row / 64] |= 1 << (row % 64);
     }
 
+    /// Adds the rows for which `holds`; a word at a time, so that the loop stays in registers.
+    pub(crate) fn set_where(&mut self, holds: impl Fn(usize) -> bool) {
+        let len = self.len;
+        for (n, word) in self.words.iter_mut().enumerate() {
+            let start = n * 64;
+            let mut bits = 0_u64;
+            for bit in 0..64.min(len - start) {
+                bits |= u64::from(holds(start + bit)) << bit;
+            }
+            *word |= bits;
+        }
+    }
+
     pub(crate) fn has(&self, row: usize) -> bool {
         self.words[row / 64] >> (row % 64) & 1 == 1
     }

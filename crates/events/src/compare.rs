@@ -13,7 +13,9 @@ use rows::{Filter, Row, ValueRef, names};
 use serde::Serialize;
 use vocab::Timestamp;
 
-use crate::chunk::{Builder, Chunk, Column, Kind, value_hash};
+use crate::builder::Builder;
+use crate::chunk::Chunk;
+use crate::column::{Column, Dict, Kind, value_hash};
 use crate::store::Store;
 
 /// Chance that anything at all is named where nothing differs.
@@ -156,11 +158,11 @@ fn bin_key(bin: i32) -> u64 {
 }
 
 /// Calls `each` with bin and count of a numeric column's values, a bin at a time.
-fn each_bin(column: &Column, counts: &[u32], mut each: impl FnMut(i32, u64)) {
+fn each_bin(dict: &Dict, counts: &[u32], mut each: impl FnMut(i32, u64)) {
     let mut bins: BTreeMap<i32, u64> = BTreeMap::new();
     let (mut last, mut sum) = (0, 0_u64);
     for (code, count) in counts.iter().enumerate().skip(1).filter(|(_, n)| **n > 0) {
-        let Some(x) = column.dict.get(code as u32).and_then(ValueRef::as_f64) else { continue };
+        let Some(x) = dict.get(code as u32).and_then(ValueRef::as_f64) else { continue };
         let bin = bin(x);
         if bin != last {
             *bins.entry(last).or_default() += std::mem::take(&mut sum);
@@ -179,14 +181,16 @@ fn compare_chunks(
     let mut binned: HashMap<(Arc<str>, Kind), bool> = HashMap::new();
     for (chunk, ..) in chunks {
         for column in chunk.columns.iter().filter(|c| matches!(c.kind, Kind::Int | Kind::Float)) {
-            *binned.entry((column.name.clone(), column.kind)).or_default() |= column.dict.len() > BINS_FROM;
+            *binned.entry((column.name.clone(), column.kind)).or_default() |=
+                column.coded().is_none_or(|(_, dict)| dict.len() > BINS_FROM);
         }
     }
     let is_binned = |column: &Column| binned.get(&(column.name.clone(), column.kind)).copied().unwrap_or(false);
     let mut attributes: HashMap<Arc<str>, Attribute> = HashMap::new();
     for (chunk, rows, selected, _) in chunks {
         for column in &chunk.columns {
-            let counts = column.count_selected(selected, rows);
+            let (codes, dict) = column.as_coded();
+            let counts = codes.count_selected(dict.len(), selected, rows);
             let attribute = attributes.entry(column.name.clone()).or_default();
             attribute.present_selected += u64::from(rows.len() as u32 - counts[0]);
             let mut add = |key: u64, text: &dyn Fn() -> String, count: u64| {
@@ -194,11 +198,11 @@ fn compare_chunks(
                 attribute.values.entry(key).or_insert_with(new).selected += count;
             };
             if is_binned(column) {
-                each_bin(column, &counts, |bin, count| add(bin_key(bin), &|| bin_text(bin), count));
+                each_bin(&dict, &counts, |bin, count| add(bin_key(bin), &|| bin_text(bin), count));
                 continue;
             }
             for (code, count) in counts.iter().enumerate().skip(1).filter(|(_, n)| **n > 0) {
-                let Some(value) = column.dict.get(code as u32) else { continue };
+                let Some(value) = dict.get(code as u32) else { continue };
                 add(value_hash(value), &|| value.to_string().chars().take(200).collect(), u64::from(*count));
             }
         }
@@ -219,31 +223,31 @@ fn compare_chunks(
         let baseline_rows: Option<Vec<u32>> = baseline.as_ref().map(|b| b.rows().map(|r| r as u32).collect());
         for column in &chunk.columns {
             let Some(attribute) = attributes.get_mut(&column.name) else { continue };
+            let (codes, dict) = column.as_coded();
             let counts: Vec<u32> = match (&baseline_rows, baseline) {
-                (Some(rows), Some(bits)) => column.count_selected(bits, rows),
+                (Some(rows), Some(bits)) => codes.count_selected(dict.len(), bits, rows),
                 _ => {
-                    let all = column.count_all(chunk.len());
-                    let chosen = column.count_selected(selected, rows);
+                    let all = codes.count_all(dict.len(), chunk.len());
+                    let chosen = codes.count_selected(dict.len(), selected, rows);
                     all.iter().zip(chosen).map(|(a, c)| a - c).collect()
                 }
             };
             let total: u64 = counts.iter().skip(1).map(|c| u64::from(*c)).sum();
             attribute.present_baseline += total;
             if is_binned(column) {
-                each_bin(column, &counts, |bin, count| {
+                each_bin(&dict, &counts, |bin, count| {
                     if let Some(counted) = attribute.values.get_mut(&bin_key(bin)) {
                         counted.baseline += count;
                     }
                 });
-            } else if column.dict.is_ordered() && attribute.values.len() * PROBES < column.dict.len() {
+            } else if dict.is_ordered() && attribute.values.len() * PROBES < dict.len() {
                 // A few values of many: look them up instead of hashing all.
                 for (key, counted) in &mut attribute.values {
-                    counted.baseline +=
-                        column.dict.codes_of(*key).map(|code| u64::from(counts[code as usize])).sum::<u64>();
+                    counted.baseline += dict.codes_of(*key).map(|code| u64::from(counts[code as usize])).sum::<u64>();
                 }
             } else {
                 for (code, count) in counts.iter().enumerate().skip(1).filter(|(_, n)| **n > 0) {
-                    let Some(value) = column.dict.get(code as u32) else { continue };
+                    let Some(value) = dict.get(code as u32) else { continue };
                     if let Some(counted) = attribute.values.get_mut(&value_hash(value)) {
                         counted.baseline += u64::from(*count);
                     }
@@ -348,7 +352,7 @@ fn rank(
 pub fn compare_rows(selected: (&str, &[Row]), baseline: (&str, &[Row]), apart: &Apart<'_>) -> Comparison {
     let mut builder = Builder::default();
     selected.1.iter().chain(baseline.1).for_each(|row| builder.push(row));
-    let chunk = builder.chunk();
+    let chunk = &builder.freeze();
     let mut bits = crate::bits::Bits::none(chunk.len());
     (0..selected.1.len()).for_each(|row| bits.set(row));
     let rows: Vec<u32> = (0..selected.1.len() as u32).collect();
@@ -361,7 +365,9 @@ impl Store {
     pub fn compare(&self, selection: &Filter, baseline: Option<&Filter>, from: Timestamp, to: Timestamp) -> Comparison {
         let mut apart = Apart { attributes: selection.fields() };
         apart.attributes.extend(baseline.map(Filter::fields).unwrap_or_default());
-        self.snapshot(|chunks| {
+        {
+            let parts = self.parts();
+            let chunks = &parts.chunks;
             let everything = from == Timestamp::from_nanos(i64::MIN) && to == Timestamp::from_nanos(i64::MAX);
             let (mut n_selected, mut n_baseline) = (0, 0);
             let prepared: Vec<_> = chunks
@@ -376,12 +382,12 @@ impl Store {
                     };
                     n_selected += rows.len() as u64;
                     n_baseline += other.as_ref().map_or(chunk.len() - rows.len(), crate::bits::Bits::count) as u64;
-                    (*chunk, rows, selected, other)
+                    (&**chunk, rows, selected, other)
                 })
                 .collect();
             let name = if baseline.is_some() { "baseline events" } else { "other events" };
             rank(compare_chunks(&prepared), ("selected events", n_selected), (name, n_baseline), &apart)
-        })
+        }
     }
 
     /// One row for each subject of `subjects` (64 bits of the pseudonym, as `hash_of` gives them for the value of
@@ -396,19 +402,20 @@ impl Store {
         only: Option<&Filter>,
     ) -> std::collections::HashMap<u64, Row> {
         let mut merged: std::collections::HashMap<u64, Row> = Default::default();
-        self.snapshot(|chunks| {
-            for chunk in chunks {
+        {
+            for chunk in &self.parts().chunks {
                 let in_time = chunk.select(&Filter::all(), from, to);
                 let before = only.map(|filter| chunk.select(filter, from, to));
                 for column in chunk.named(names::SUBJECT).filter(|c| c.kind == Kind::Str) {
-                    let wanted: Vec<Option<u64>> = (0..=column.dict.len() as u32)
-                        .map(|code| match column.dict.get(code) {
+                    let (codes, dict) = column.as_coded();
+                    let wanted: Vec<Option<u64>> = (0..=dict.len() as u32)
+                        .map(|code| match dict.get(code) {
                             Some(ValueRef::Str(text)) => hash_of(text).filter(|hash| subjects.contains(hash)),
                             _ => None,
                         })
                         .collect();
                     let mut rows: Vec<(u32, u64)> = Vec::new();
-                    column.for_each(|row, code| {
+                    codes.for_each(|row, code| {
                         if let Some(hash) = wanted[code as usize] {
                             if in_time.has(row) {
                                 rows.push((row as u32, hash));
@@ -437,7 +444,7 @@ impl Store {
                     }
                 }
             }
-        });
+        }
         merged
     }
 }

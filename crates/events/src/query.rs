@@ -6,7 +6,8 @@ use hashbrown::{HashMap, HashSet};
 use rows::{Filter, Row, Value, names};
 use vocab::{Millis, Timestamp};
 
-use crate::chunk::{Chunk, value_hash};
+use crate::chunk::Chunk;
+use crate::column::value_hash;
 use crate::store::Store;
 
 /// Groups kept per answer; further ones are counted together as "other groups".
@@ -228,11 +229,20 @@ impl FieldView {
         let ids = matches!(field, names::TRACE | names::SPAN | names::PARENT).then(|| field.to_owned());
         let columns = chunk
             .named(field)
-            .map(|column| {
-                let values = || (0..=column.dict.len() as u32).map(|code| column.dict.get(code));
-                let numbers = values().map(|v| v.and_then(|v| v.as_f64())).collect();
-                let hashes = values().map(|v| v.map_or(0, value_hash)).collect();
-                (chunk.dense(column), numbers, hashes)
+            .map(|column| match column.coded() {
+                Some((codes, dict)) => {
+                    let values = || (0..=dict.len() as u32).map(|code| dict.get(code));
+                    let numbers = values().map(|v| v.and_then(|v| v.as_f64())).collect();
+                    let hashes = values().map(|v| v.map_or(0, value_hash)).collect();
+                    (codes.dense(chunk.len()), numbers, hashes)
+                }
+                None => {
+                    let values = || (0..chunk.len()).map(|row| column.get(row));
+                    let numbers = std::iter::once(None).chain(values().map(|v| v.and_then(|v| v.as_f64()))).collect();
+                    let hashes = std::iter::once(0).chain(values().map(|v| v.map_or(0, value_hash))).collect();
+                    let codes = values().enumerate().map(|(row, v)| v.map_or(0, |_| row as u32 + 1)).collect();
+                    (codes, numbers, hashes)
+                }
             })
             .collect();
         FieldView { columns, durations: field == names::DURATION_MS, ids }
@@ -284,13 +294,20 @@ fn group_codes(chunk: &Chunk, field: &str, rows: &[u32], values: &mut Values) ->
     let absent = values.intern(None);
     let mut codes = vec![absent; rows.len()];
     for column in chunk.named(field) {
-        let dense = chunk.dense(column);
-        let mut known: Vec<Option<u32>> = vec![None; column.dict.len() + 1];
+        let Some((column_codes, dict)) = column.coded() else {
+            for (out, row) in codes.iter_mut().zip(rows) {
+                if let (Some(value), true) = (column.get(*row as usize), *out == absent) {
+                    *out = values.intern(Some(value.to_value()));
+                }
+            }
+            continue;
+        };
+        let dense = column_codes.dense(chunk.len());
+        let mut known: Vec<Option<u32>> = vec![None; dict.len() + 1];
         for (out, row) in codes.iter_mut().zip(rows) {
             let code = dense[*row as usize] as usize;
             if code != 0 && *out == absent {
-                *out = *known[code]
-                    .get_or_insert_with(|| values.intern(column.dict.get(code as u32).map(|v| v.to_value())));
+                *out = *known[code].get_or_insert_with(|| values.intern(dict.get(code as u32).map(|v| v.to_value())));
             }
         }
     }
@@ -304,7 +321,7 @@ impl Store {
         let mut answer = Answer::default();
         let mut values: Vec<Values> = query.group_by.iter().map(|_| Values::default()).collect();
         let mut groups: HashMap<(i64, Vec<u32>), Vec<Accumulator>> = HashMap::new();
-        self.each_chunk(|chunk| {
+        self.parts().chunks.iter().for_each(|chunk| {
             answer.rows_scanned += chunk.len() as u64;
             let selected = chunk.select(&query.filter, query.from, query.to);
             let rows: Vec<u32> = selected.rows().map(|r| r as u32).collect();

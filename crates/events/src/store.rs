@@ -1,48 +1,170 @@
-//! The store: write-ahead log, the chunk being filled, sealed chunks, segments.
+//! The store: write-ahead log, the chunk being filled, frozen chunks, segments.
+//!
+//! Three locks, taken in this order and none of them held while anything is counted, merged or written: the log, the chunk being
+//! filled, the list of parts. A query freezes what is being filled, takes a copy of the list (of pointers) and works on that, so it
+//! never holds up whoever writes.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use arrow_buffer::Buffer;
 use bytes::Bytes;
 use files::{Files, Wal, WalError};
 use rows::{Row, codec};
-use vocab::Timestamp;
+use vocab::{Millis, Timestamp};
 
-use crate::chunk::{Builder, Chunk};
+use crate::builder::Builder;
+use crate::chunk::Chunk;
+use crate::cold::Cold;
+use crate::keys::Keys;
+use crate::merge::merge;
 use crate::segment;
 
-/// Rows that make a chunk full. Large enough for short loops over long columns, small enough to seal in a fraction of a
-/// second.
+/// Rows in frozen chunks that make a segment worth writing.
 pub const SEGMENT_ROWS: usize = 131_072;
+/// Rows that freeze the chunk being filled: few enough to be done within some milliseconds, as a writer waits for it.
+const FREEZE_ROWS: usize = 16_384;
+/// Bytes of text that freeze it, too: long log lines.
+const FREEZE_TEXT_BYTES: usize = 32 << 20;
+/// Frozen chunks that are merged by whoever asks next: many questions about few rows leave many small ones.
+const FROZEN_MAX: usize = 24;
+/// The first byte of a batch in the log that has a key, where others have the version of the codec.
+const KEYED: u8 = 0xf1;
 
-/// An event store below `events/`.
+/// Rows of one request.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// What is the same when a client sends the same again; a batch whose key came within the last 15 minutes is not stored twice.
+    pub key: Option<u128>,
+}
+
+impl From<Vec<Row>> for Batch {
+    fn from(rows: Vec<Row>) -> Batch {
+        Batch { rows, key: None }
+    }
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It is durable, under this number.
+    Stored(u64),
+    /// It was stored before.
+    Duplicate,
+}
+
+/// An event store below a directory.
 #[derive(Debug)]
 pub struct Store {
-    files: Arc<dyn Files>,
-    wal: Mutex<Wal>,
-    active: RwLock<Active>,
-    sealed: RwLock<Vec<Arc<Sealed>>>,
+    pub(crate) files: Arc<dyn Files>,
+    pub(crate) dir: String,
+    log: Mutex<Log>,
+    filling: Mutex<Filling>,
+    pub(crate) parts: RwLock<Vec<Arc<Part>>>,
+    /// One at a time merges, writes and removes.
+    pub(crate) tending: Mutex<()>,
     findings: Vec<String>,
 }
 
+#[derive(Debug)]
+struct Log {
+    wal: Wal,
+    keys: Keys,
+}
+
 #[derive(Debug, Default)]
-struct Active {
+struct Filling {
     builder: Builder,
     /// Number of its first batch in the write-ahead log, once it has rows.
     first: Option<u64>,
     last: u64,
 }
 
+/// Where the rows of some batches are.
 #[derive(Debug)]
-struct Sealed {
-    chunk: Chunk,
-    first: u64,
-    last: u64,
-    on_disk: bool,
+pub(crate) struct Part {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) place: Place,
 }
 
-/// Why a store cannot be opened.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// Frozen; in the write-ahead log, too.
+    Memory(Arc<Chunk>),
+    /// A segment.
+    Hot(Hot),
+    /// A Parquet file.
+    Cold(Cold),
+}
+
+/// What the name of a file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    /// Smallest and largest time, how many rows, and the checksum of the file; none in names of the first version.
+    pub(crate) extent: Option<(i64, i64, usize)>,
+    pub(crate) crc: Option<u32>,
+}
+
+/// A segment. Nothing is read before somebody asks, and nothing is believed before the checksum was right.
+#[derive(Debug)]
+pub(crate) struct Hot {
+    pub(crate) path: String,
+    pub(crate) bytes: u64,
+    files: Arc<dyn Files>,
+    extent: (i64, i64, usize),
+    crc: Option<u32>,
+    chunk: OnceLock<Result<Arc<Chunk>, String>>,
+}
+
+impl Hot {
+    /// The chunk, or what is wrong with it.
+    pub(crate) fn chunk(&self) -> Result<&Arc<Chunk>, String> {
+        let chunk = self.chunk.get_or_init(|| {
+            let read = map(&*self.files, &self.path).and_then(|main| {
+                if self.crc.is_some_and(|crc| crc32c::crc32c(&main) != crc) {
+                    return Err("does not match its checksum".to_owned());
+                }
+                let chunk = segment::read(&main, || map(&*self.files, &sparse_path(&self.path)));
+                chunk.map_err(|e| e.to_string())
+            });
+            let sound =
+                read.and_then(|chunk| if chunk.is_sound() { Ok(chunk) } else { Err("codes without a value".into()) });
+            sound.map(Arc::new).map_err(|reason| format!("{}: {reason}", self.path))
+        });
+        chunk.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl Part {
+    /// Times of its rows, both inclusive, and how many there are.
+    pub(crate) fn extent(&self) -> (i64, i64, usize) {
+        match &self.place {
+            Place::Memory(chunk) => (chunk.time_min, chunk.time_max, chunk.len()),
+            Place::Hot(hot) => hot.extent,
+            Place::Cold(cold) => cold.extent(),
+        }
+    }
+
+    pub(crate) fn is_on_disk(&self) -> bool {
+        !matches!(self.place, Place::Memory(_))
+    }
+}
+
+/// The rows as they were when it was asked for. Keeping it holds nobody up.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// Oldest first.
+    pub(crate) chunks: Vec<Arc<Chunk>>,
+    /// What is left out, and why; an answer that lacks rows must say so.
+    pub incomplete: Vec<String>,
+}
+
+/// Why a store cannot be opened or tended.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The write-ahead log cannot be read.
@@ -69,49 +191,79 @@ pub enum AppendError {
     Wal(#[source] WalError),
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The payload of a batch in the write-ahead log.
+fn payload(received: Timestamp, batch: &Batch) -> Vec<u8> {
+    let mut bytes = received.nanos().to_le_bytes().to_vec();
+    if let Some(key) = batch.key {
+        bytes.push(KEYED);
+        bytes.extend(key.to_le_bytes());
+    }
+    codec::encode_into(&batch.rows, &mut bytes);
+    bytes
+}
+
+/// Time of receipt, key and rows of a payload.
+pub(crate) fn unpack(bytes: &[u8]) -> Option<(Timestamp, Option<u128>, Vec<Row>)> {
+    let (received, mut rest) = bytes.split_first_chunk::<8>()?;
+    let mut key = None;
+    if rest.first() == Some(&KEYED) {
+        let (bytes, after) = rest[1..].split_first_chunk::<16>()?;
+        (key, rest) = (Some(u128::from_le_bytes(*bytes)), after);
+    }
+    Some((Timestamp::from_nanos(i64::from_le_bytes(*received)), key, codec::decode(rest).ok()?))
+}
+
 impl Store {
-    /// Opens or makes the store. Each batch that is still in the write-ahead log is handed to `replay` in order, with its
-    /// number and time of receipt, whether or not it is in a segment already: for whoever keeps running totals. A segment
-    /// that cannot be read is named in [`Store::findings`] and left alone.
-    pub fn open(files: Arc<dyn Files>, mut replay: impl FnMut(u64, Timestamp, &[Row])) -> Result<Store, OpenError> {
+    /// Opens or makes the store below `dir`. Each batch that is still in the write-ahead log is handed to `replay` in order, with its
+    /// number and time of receipt, whether or not it is in a segment already: for whoever keeps running totals. Segments are
+    /// read when somebody asks for their time; see [`Store::damage`].
+    pub fn open(
+        files: Arc<dyn Files>,
+        dir: &str,
+        mut replay: impl FnMut(u64, Timestamp, &[Row]),
+    ) -> Result<Store, OpenError> {
         let mut findings = Vec::new();
-        let mut sealed = Vec::new();
-        for path in segment_paths(&*files)? {
-            match load(&*files, &path) {
-                Ok(chunk) => {
-                    let (first, last) = numbers(&path).unwrap_or_default();
-                    sealed.push(Arc::new(Sealed { chunk, first, last, on_disk: true }));
-                }
+        let mut parts = Vec::new();
+        let (paths, stale) = live_paths(segment_paths(&*files, dir)?);
+        for path in stale {
+            // What a merged segment took in, left by a crash before it was removed.
+            remove(&*files, &path).map_err(|source| OpenError::Io { path, source })?;
+        }
+        for path in paths {
+            match load(&files, &path) {
+                Ok(part) => parts.push(Arc::new(part)),
                 Err(reason) => findings.push(format!("{path}: {reason}")),
             }
         }
-        sealed.sort_by_key(|s| s.first);
-        let stored_to = sealed.iter().map(|s| s.last + 1).max().unwrap_or(0);
-        let mut active = Active::default();
-        let mut full = Vec::new();
-        let wal = Wal::open(files.clone(), "events/wal", |number, bytes| {
-            let batch = bytes.split_first_chunk::<8>().and_then(|(received, rest)| {
-                let rows = codec::decode(rest).ok()?;
-                Some((Timestamp::from_nanos(i64::from_le_bytes(*received)), rows))
-            });
-            let Some((received, rows)) = batch else {
-                findings.push(format!("events/wal: batch {number} cannot be read"));
+        parts.sort_by_key(|part| part.first);
+        let stored_to = parts.iter().map(|part| part.last + 1).max().unwrap_or(0);
+        let mut keys = Keys::load(&*files, &keys_path(dir));
+        let mut filling = Filling::default();
+        let mut frozen = Vec::new();
+        let wal = Wal::open(files.clone(), &format!("{dir}/wal"), |number, bytes| {
+            let Some((received, key, rows)) = unpack(bytes) else {
+                findings.push(format!("{dir}/wal: batch {number} cannot be read"));
                 return;
             };
+            if let Some(key) = key {
+                keys.insert(key, received);
+            }
             replay(number, received, &rows);
             if number >= stored_to {
-                active.push(number, &rows);
-                if active.builder.chunk().len() >= SEGMENT_ROWS {
-                    full.push(active.seal());
+                filling.push(number, &rows);
+                if filling.is_full() {
+                    frozen.extend(filling.freeze());
                 }
             }
         })?;
-        sealed.extend(full.into_iter().flatten().map(Arc::new));
-        Ok(Store { files, wal: Mutex::new(wal), active: RwLock::new(active), sealed: RwLock::new(sealed), findings })
+        parts.extend(frozen.into_iter().map(Arc::new));
+        let log = Mutex::new(Log { wal, keys });
+        let (filling, parts) = (Mutex::new(filling), RwLock::new(parts));
+        Ok(Store { files, dir: dir.to_owned(), log, filling, parts, tending: Mutex::new(()), findings })
     }
 
     /// What could not be read on opening, with its place.
@@ -119,135 +271,246 @@ impl Store {
         &self.findings
     }
 
-    /// Makes batches durable as one commit and visible; returns the number of the first. Empty batches are fine.
-    pub fn append(&self, received: Timestamp, batches: &[Vec<Row>]) -> Result<u64, AppendError> {
-        let payloads: Vec<Vec<u8>> = batches
+    /// Makes batches durable as one commit and visible; says what became of each. Empty batches are fine.
+    pub fn append(&self, received: Timestamp, batches: &[Batch]) -> Result<Vec<Appended>, AppendError> {
+        let mut log = lock(&self.log);
+        log.keys.forget_old(received);
+        let mut seen = std::collections::HashSet::new();
+        let is_new: Vec<bool> = batches
             .iter()
-            .map(|rows| {
-                let mut bytes = received.nanos().to_le_bytes().to_vec();
-                bytes.extend(codec::encode(rows));
-                bytes
-            })
+            .map(|batch| batch.key.is_none_or(|key| !log.keys.contains(key) && seen.insert(key)))
             .collect();
+        let new = || batches.iter().zip(&is_new).filter(|(_, is_new)| **is_new).map(|(batch, _)| batch);
+        let payloads: Vec<Vec<u8>> = new().map(|batch| payload(received, batch)).collect();
+        if payloads.is_empty() {
+            return Ok(vec![Appended::Duplicate; batches.len()]);
+        }
         // The log stays locked until the rows are visible, so that chunks hold batches in log order.
-        let mut wal = lock(&self.wal);
-        let first = wal
+        let first = log
+            .wal
             .commit(payloads.iter().map(Vec::as_slice))
             .map_err(|e| if e.is_full() { AppendError::Full(e) } else { AppendError::Wal(e) })?;
-        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
-        for (number, rows) in (first..).zip(batches) {
-            active.push(number, rows);
-        }
-        if active.builder.chunk().len() >= SEGMENT_ROWS {
-            if let Some(sealed) = active.seal() {
-                self.sealed.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(sealed));
+        new().filter_map(|batch| batch.key).for_each(|key| log.keys.insert(key, received));
+        let mut filling = lock(&self.filling);
+        let mut number = first;
+        let mut appended = Vec::with_capacity(batches.len());
+        for (batch, is_new) in batches.iter().zip(is_new) {
+            if !is_new {
+                appended.push(Appended::Duplicate);
+                continue;
+            }
+            filling.push(number, &batch.rows);
+            appended.push(Appended::Stored(number));
+            number += 1;
+            if filling.is_full() {
+                self.freeze(&mut filling);
             }
         }
-        Ok(first)
+        Ok(appended)
     }
 
     /// The number the next batch will get.
     pub fn next_batch(&self) -> u64 {
-        lock(&self.wal).next()
+        lock(&self.log).wal.next()
     }
 
-    /// Writes sealed chunks as segments and removes from the write-ahead log what is in segments and numbered below
-    /// `keep_from`. Slow; call it from a thread of its own. With `all`, the chunk being filled is sealed first.
-    pub fn flush(&self, keep_from: u64, all: bool) -> Result<(), OpenError> {
-        if all {
-            let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
-            if let Some(sealed) = active.seal() {
-                self.sealed.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(sealed));
+    fn freeze(&self, filling: &mut Filling) {
+        if let Some(part) = filling.freeze() {
+            self.parts.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(part));
+        }
+    }
+
+    /// All parts, with what is being filled frozen.
+    pub(crate) fn all_parts(&self) -> Vec<Arc<Part>> {
+        let mut filling = lock(&self.filling);
+        self.freeze(&mut filling);
+        self.parts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The rows as they are now.
+    pub fn parts(&self) -> Parts {
+        self.parts_in(Timestamp::from_nanos(i64::MIN), Timestamp::from_nanos(i64::MAX))
+    }
+
+    /// The chunks that may have rows within `[from, to)`.
+    pub fn parts_in(&self, from: Timestamp, to: Timestamp) -> Parts {
+        let mut parts = self.all_parts();
+        if parts.iter().filter(|part| !part.is_on_disk()).count() > FROZEN_MAX {
+            self.merge_frozen();
+            parts = self.all_parts();
+        }
+        let mut found = Parts::default();
+        for part in parts {
+            let (min, max, rows) = part.extent();
+            if rows == 0 || max < from.nanos() || min >= to.nanos() {
+                continue;
+            }
+            let chunk = match &part.place {
+                Place::Memory(chunk) => Ok(chunk.clone()),
+                Place::Hot(hot) => hot.chunk().cloned(),
+                Place::Cold(cold) => cold.chunk(),
+            };
+            match chunk {
+                Ok(chunk) => found.chunks.push(chunk),
+                Err(reason) => found.incomplete.push(reason),
             }
         }
-        for waiting in self.chunks().iter().filter(|s| !s.on_disk) {
-            let path = segment_path(waiting);
-            let io = |source| OpenError::Io { path: path.clone(), source };
-            let bytes = segment::write(&waiting.chunk).map_err(|e| io(io::Error::other(e)))?;
-            self.files.replace(&path, &bytes).map_err(io)?;
-            let chunk = load(&*self.files, &path).map_err(|e| io(io::Error::other(e)))?;
-            let written = Arc::new(Sealed { chunk, first: waiting.first, last: waiting.last, on_disk: true });
-            let mut sealed = self.sealed.write().unwrap_or_else(PoisonError::into_inner);
-            if let Some(place) = sealed.iter().position(|s| s.first == waiting.first) {
-                sealed[place] = written;
+        found
+    }
+
+    /// Small frozen chunks become one, if nobody is at it.
+    fn merge_frozen(&self) {
+        let Ok(_one) = self.tending.try_lock() else { return };
+        let frozen: Vec<Arc<Part>> = self.all_parts().into_iter().filter(|part| !part.is_on_disk()).collect();
+        // Each time only those that together are no larger than what follows: every row is merged a few times, not each time.
+        let mut from = frozen.len();
+        let mut rows = 0;
+        while from > 0 {
+            let (.., next) = frozen[from - 1].extent();
+            if frozen.len() - from >= FROZEN_MAX && next > rows {
+                break;
+            }
+            from -= 1;
+            rows += next;
+        }
+        if frozen.len() - from > 1 {
+            if let Some(chunk) = merged(&frozen[from..]) {
+                self.put_in_place(&frozen[from..], Some(Place::Memory(chunk)));
             }
         }
-        let stored_to = self.chunks().iter().filter(|s| s.on_disk).map(|s| s.last + 1).max().unwrap_or(0);
-        let mut wal = lock(&self.wal);
-        wal.rotate()?;
-        wal.drop_before(stored_to.min(keep_from))?;
+    }
+
+    /// Replaces adjacent parts by one that holds the same batches, or by nothing.
+    pub(crate) fn put_in_place(&self, old: &[Arc<Part>], place: Option<Place>) {
+        let (Some(first), Some(last)) = (old.first(), old.last()) else { return };
+        let new = place.map(|place| Arc::new(Part { first: first.first, last: last.last, place }));
+        let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = parts.iter().position(|part| Arc::ptr_eq(part, first)) else { return };
+        parts.splice(at..at + old.len(), new);
+    }
+
+    /// Forgets what of the write-ahead log is in files and numbered below `keep_from`.
+    pub(crate) fn shorten_log(&self, keep_from: u64) -> Result<(), OpenError> {
+        let stored_to = self.all_parts().iter().filter(|p| p.is_on_disk()).map(|p| p.last + 1).max().unwrap_or(0);
+        let mut log = lock(&self.log);
+        // First the keys: those of batches that leave the log are known from their file alone.
+        let path = keys_path(&self.dir);
+        self.files.replace(&path, &log.keys.bytes()).map_err(|source| OpenError::Io { path, source })?;
+        log.wal.rotate()?;
+        log.wal.drop_before(stored_to.min(keep_from))?;
         Ok(())
     }
 
-    /// Whether a flush has something to do.
-    pub fn wants_flush(&self) -> bool {
-        self.chunks().iter().any(|s| !s.on_disk)
-    }
-
-    fn chunks(&self) -> Vec<Arc<Sealed>> {
-        self.sealed.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Reads every file and names those that are damaged; answers leave them out. Slow.
+    pub fn damage(&self) -> Vec<String> {
+        self.parts().incomplete
     }
 
     /// How many rows there are.
     pub fn rows(&self) -> u64 {
-        let mut total = 0;
-        self.each_chunk(|chunk| total += chunk.len() as u64);
-        total
+        self.all_parts().iter().map(|part| part.extent().2 as u64).sum()
     }
 
-    /// All chunks as they are now, oldest first; the last one cannot grow meanwhile.
-    pub(crate) fn snapshot<T>(&self, act: impl FnOnce(&[&Chunk]) -> T) -> T {
-        // The active one is locked first: a chunk that is sealed in between must not be missed or seen twice.
-        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
-        let sealed = self.chunks();
-        let mut chunks: Vec<&Chunk> = sealed.iter().map(|s| &s.chunk).collect();
-        if active.builder.chunk().len() > 0 {
-            chunks.push(active.builder.chunk());
-        }
-        act(&chunks)
-    }
-
-    pub(crate) fn each_chunk(&self, each: impl FnMut(&Chunk)) {
-        self.snapshot(|chunks| chunks.iter().copied().for_each(each));
+    /// Names of all attributes, each once, in no order.
+    pub fn attribute_names(&self) -> std::collections::HashSet<Arc<str>> {
+        let parts = self.parts();
+        parts.chunks.iter().flat_map(|chunk| &chunk.columns).map(|column| column.name.clone()).collect()
     }
 }
 
-impl Active {
+/// Parts as one chunk; none if a part cannot be read.
+pub(crate) fn merged(parts: &[Arc<Part>]) -> Option<Arc<Chunk>> {
+    let chunks: Option<Vec<&Chunk>> = parts
+        .iter()
+        .map(|part| match &part.place {
+            Place::Memory(chunk) => Some(&**chunk),
+            Place::Hot(hot) => hot.chunk().ok().map(|chunk| &**chunk),
+            Place::Cold(_) => None,
+        })
+        .collect();
+    Some(Arc::new(merge(&chunks?)))
+}
+
+impl Filling {
     fn push(&mut self, number: u64, rows: &[Row]) {
         self.first.get_or_insert(number);
         self.last = number;
         rows.iter().for_each(|row| self.builder.push(row));
     }
 
-    fn seal(&mut self) -> Option<Sealed> {
-        let first = self.first.take()?;
-        if self.builder.chunk().len() == 0 {
+    fn is_full(&self) -> bool {
+        self.builder.len() >= FREEZE_ROWS || self.builder.text_bytes() >= FREEZE_TEXT_BYTES
+    }
+
+    fn freeze(&mut self) -> Option<Part> {
+        if self.builder.len() == 0 {
             return None;
         }
-        Some(Sealed { chunk: self.builder.seal(), first, last: self.last, on_disk: false })
+        let first = self.first.take()?;
+        Some(Part { first, last: self.last, place: Place::Memory(Arc::new(self.builder.freeze())) })
     }
 }
 
-fn segment_path(sealed: &Sealed) -> String {
-    let start = sealed.chunk.time.iter().copied().min().unwrap_or(0);
-    let text = Timestamp::from_nanos(start).to_string();
-    let (day, hour) = (text.get(..10).unwrap_or("0000-00-00"), text.get(11..13).unwrap_or("00"));
-    format!("events/{day}/{hour}/{:020}-{:020}.arrow", sealed.first, sealed.last)
+fn keys_path(dir: &str) -> String {
+    format!("{dir}/keys")
 }
 
-fn numbers(path: &str) -> Option<(u64, u64)> {
-    let (first, last) = path.rsplit('/').next()?.strip_suffix(".arrow")?.split_once('-')?;
-    Some((first.parse().ok()?, last.parse().ok()?))
+/// Reads `<first>-<last>-<smallest time>-<largest time>-<rows>-<crc>` or, of the first version, `<first>-<last>`.
+pub(crate) fn name(path: &str) -> Option<Name> {
+    let name = path.rsplit('/').next()?;
+    let stem = name.strip_suffix(".arrow").or_else(|| name.strip_suffix(".parquet"))?;
+    let fields: Vec<&str> = stem.split('-').collect();
+    let time = |text: &str| u64::from_str_radix(text, 16).ok().map(|bits| bits as i64);
+    match fields[..] {
+        [first, last] => Some(Name { first: first.parse().ok()?, last: last.parse().ok()?, extent: None, crc: None }),
+        [first, last, min, max, rows, crc] => Some(Name {
+            first: first.parse().ok()?,
+            last: last.parse().ok()?,
+            extent: Some((time(min)?, time(max)?, rows.parse().ok()?)),
+            crc: Some(u32::from_str_radix(crc, 16).ok()?),
+        }),
+        _ => None,
+    }
 }
 
-fn segment_paths(files: &dyn Files) -> Result<Vec<String>, OpenError> {
+/// The path of a segment's second file.
+pub(crate) fn sparse_path(path: &str) -> String {
+    format!("{}.sparse.arrow", path.trim_end_matches(".arrow"))
+}
+
+/// Removes a segment with its second file, which goes last: without the first nobody asks for it.
+pub(crate) fn remove(files: &dyn Files, path: &str) -> io::Result<()> {
+    files.remove(path)?;
+    files.remove(&sparse_path(path))
+}
+
+/// Of paths with overlapping numbers only the one that holds most is live: the others were merged into it.
+fn live_paths(mut paths: Vec<String>) -> (Vec<String>, Vec<String>) {
+    let range = |path: &str| name(path).map_or((0, 0), |name| (name.first, name.last));
+    // Parquet before Arrow of the same rows: it was written from it.
+    paths.sort_by_key(|path| {
+        let (first, last) = range(path);
+        (first, std::cmp::Reverse(last), path.ends_with(".arrow"))
+    });
+    let (mut live, mut stale): (Vec<String>, Vec<String>) = Default::default();
+    for path in paths {
+        let (first, last) = range(&path);
+        match live.last().map(|path| range(path)) {
+            Some((before, to)) if before <= first && last <= to => stale.push(path),
+            _ => live.push(path),
+        }
+    }
+    (live, stale)
+}
+
+pub(crate) fn segment_paths(files: &dyn Files, dir: &str) -> Result<Vec<String>, OpenError> {
     let list = |dir: &str| files.list(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), source });
     let mut paths = Vec::new();
-    for day in list("events")?.iter().filter(|d| d.len() == 10) {
-        for hour in list(&format!("events/{day}"))? {
-            for name in list(&format!("events/{day}/{hour}"))? {
-                let path = format!("events/{day}/{hour}/{name}");
-                if numbers(&path).is_some() {
+    for day in list(dir)?.iter().filter(|name| name.len() == 10 && name.as_bytes()[4] == b'-') {
+        for hour in list(&format!("{dir}/{day}"))? {
+            for name in list(&format!("{dir}/{day}/{hour}"))? {
+                let path = format!("{dir}/{day}/{hour}/{name}");
+                if self::name(&path).is_some() {
                     paths.push(path);
                 }
             }
@@ -256,23 +519,80 @@ fn segment_paths(files: &dyn Files) -> Result<Vec<String>, OpenError> {
     Ok(paths)
 }
 
-/// Maps a segment into memory, or reads it where there is no disk.
-fn load(files: &dyn Files, path: &str) -> Result<Chunk, String> {
-    let buffer = match files.on_disk(path) {
+/// Where a chunk's file goes.
+pub(crate) fn segment_path(dir: &str, chunk: &Chunk, (first, last): (u64, u64), crc: u32, ending: &str) -> String {
+    let (min, max, rows) = (chunk.time_min, chunk.time_max, chunk.len());
+    let text = Timestamp::from_nanos(min).to_string();
+    let (day, hour) = match (text.get(..10), text.get(11..13)) {
+        (Some(day), Some(hour)) if day.as_bytes()[4] == b'-' => (day, hour),
+        _ => ("0000-00-00", "00"),
+    };
+    format!(
+        "{dir}/{day}/{hour}/{first:020}-{last:020}-{:016x}-{:016x}-{rows}-{crc:08x}.{ending}",
+        min as u64, max as u64
+    )
+}
+
+/// Writes a chunk as a segment and maps it.
+pub(crate) fn write(files: &Arc<dyn Files>, dir: &str, chunk: &Chunk, range: (u64, u64)) -> Result<Part, OpenError> {
+    let at = |path: &str, source| OpenError::Io { path: path.to_owned(), source };
+    let written = segment::write(chunk).map_err(|e| at(dir, io::Error::other(e)))?;
+    let path = segment_path(dir, chunk, range, crc32c::crc32c(&written.main), "arrow");
+    if let Some(sparse) = &written.sparse {
+        files.replace(&sparse_path(&path), sparse).map_err(|e| at(&path, e))?;
+    }
+    files.replace(&path, &written.main).map_err(|e| at(&path, e))?;
+    drop(written);
+    load(files, &path).map_err(|e| at(&path, io::Error::other(e)))
+}
+
+/// Takes a segment or a Parquet file in, by its name.
+pub(crate) fn load(files: &Arc<dyn Files>, path: &str) -> Result<Part, String> {
+    let Name { first, last, extent, crc } = name(path).ok_or("not the name of a segment")?;
+    let mut bytes = size(&**files, path)?;
+    if path.ends_with(".parquet") {
+        let (extent, crc) = extent.zip(crc).ok_or("not the name of a Parquet file of ours")?;
+        return Ok(Part { first, last, place: Place::Cold(Cold::new(files.clone(), path, bytes, extent, crc)) });
+    }
+    bytes += size(&**files, &sparse_path(path)).unwrap_or(0);
+    let files = files.clone();
+    let mut hot = Hot { path: path.to_owned(), bytes, files, extent: (0, 0, 0), crc, chunk: OnceLock::new() };
+    hot.extent = match extent {
+        Some(extent) => extent,
+        None => {
+            let chunk = hot.chunk()?;
+            (chunk.time_min, chunk.time_max, chunk.len())
+        }
+    };
+    Ok(Part { first, last, place: Place::Hot(hot) })
+}
+
+fn size(files: &dyn Files, path: &str) -> Result<u64, String> {
+    match files.on_disk(path) {
+        Some(path) => std::fs::metadata(path).map(|metadata| metadata.len()).map_err(|e| e.to_string()),
+        None => files.read(path).map(|bytes| bytes.len() as u64).map_err(|e| e.to_string()),
+    }
+}
+
+/// Maps a file into memory, or reads it where there is no disk.
+pub(crate) fn map(files: &dyn Files, path: &str) -> Result<Buffer, String> {
+    match files.on_disk(path) {
         Some(path) => {
             let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
-            map(&file).map_err(|e| e.to_string())?
+            map_file(&file).map_err(|e| e.to_string())
         }
-        None => Buffer::from(files.read(path).map_err(|e| e.to_string())?),
-    };
-    segment::read(buffer).map_err(|e| e.to_string())
+        None => Ok(Buffer::from(files.read(path).map_err(|e| e.to_string())?)),
+    }
 }
 
 /// The one unsafe line: a mapped file must not shrink under a reader. Segments are written once under a temporary name,
 /// renamed, and never opened for writing again.
 #[allow(unsafe_code)]
-fn map(file: &std::fs::File) -> io::Result<Buffer> {
+fn map_file(file: &std::fs::File) -> io::Result<Buffer> {
     // SAFETY: see above; the file is immutable for as long as it has this name, and removing the name keeps the pages.
     let map = unsafe { memmap2::Mmap::map(file)? };
     Ok(Buffer::from(Bytes::from_owner(map)))
 }
+
+/// How long a batch's key is remembered: longer than clients try again.
+pub(crate) const KEYS_FOR: Millis = Millis::from_secs(15 * 60);

@@ -21,7 +21,12 @@ fn row(n: i64) -> Row {
 }
 
 fn open(files: &Arc<dyn Files>) -> Store {
-    Store::open(files.clone(), |_, _, _| ()).unwrap()
+    Store::open(files.clone(), "events", |_, _, _| ()).unwrap()
+}
+
+fn put(store: &Store, batches: &[Vec<Row>]) -> Vec<Appended> {
+    let batches: Vec<Batch> = batches.iter().cloned().map(Batch::from).collect();
+    store.append(at(0), &batches).unwrap()
 }
 
 fn ask(store: &Store, filter: &str, group_by: &[&str], calculate: &[&str]) -> Vec<String> {
@@ -47,7 +52,7 @@ fn questions_are_answered_alike_from_memory_and_from_segments() {
     let dir = tempfile::tempdir().unwrap();
     let files: Arc<dyn Files> = Arc::new(Disk::open(dir.path()).unwrap());
     let store = open(&files);
-    store.append(at(0), &[(0..100).map(row).collect(), (100..300).map(row).collect()]).unwrap();
+    put(&store, &[(0..100).map(row).collect(), (100..300).map(row).collect()]);
     let answers = |store: &Store| {
         vec![
             ask(store, "", &["service.name"], &["count", "sum(n)", "avg(n)", "count_distinct(user.id)"]),
@@ -65,7 +70,7 @@ fn questions_are_answered_alike_from_memory_and_from_segments() {
     assert_eq!(answers(&store), expected);
     store.flush(u64::MAX, true).unwrap();
     assert_eq!(answers(&store), expected);
-    store.append(at(0), &[(300..310).map(row).collect()]).unwrap();
+    put(&store, &[(300..310).map(row).collect()]);
     drop(store);
     let store = open(&files);
     assert_eq!((store.rows(), store.findings()), (310, &[][..]));
@@ -76,7 +81,7 @@ fn questions_are_answered_alike_from_memory_and_from_segments() {
 #[test]
 fn time_buckets_and_raw_rows() {
     let store = open(&(Arc::new(Crashing::new()) as Arc<dyn Files>));
-    store.append(at(0), &[(0..3_000).map(row).collect()]).unwrap();
+    put(&store, &[(0..3_000).map(row).collect()]);
     let mut query = Query {
         filter: Filter::all(),
         from: at(0),
@@ -107,7 +112,7 @@ fn a_power_cut_loses_no_acknowledged_row() {
         let (mut n, mut batches) = (0_i64, 0_u64);
         for _ in 0..u.int_in_range(1..=4)? {
             let mut replayed = Vec::new();
-            let store = Store::open(files.clone(), |number, _, _| replayed.push(number)).unwrap();
+            let store = Store::open(files.clone(), "events", |number, _, _| replayed.push(number)).unwrap();
             assert!(replayed.windows(2).all(|w| w[1] == w[0] + 1));
             assert_eq!((store.rows() as i64, store.next_batch()), (n, batches));
             assert_eq!(
@@ -116,7 +121,7 @@ fn a_power_cut_loses_no_acknowledged_row() {
             );
             for _ in 0..u.int_in_range(0..=3)? {
                 let len = u.int_in_range(1..=20)?;
-                assert_eq!(store.append(at(0), &[(n..n + len).map(row).collect()]).unwrap(), batches);
+                assert_eq!(put(&store, &[(n..n + len).map(row).collect()]), [Appended::Stored(batches)]);
                 (n, batches) = (n + len, batches + 1);
                 if u.ratio(1, 3)? {
                     store.flush(u.int_in_range(0..=batches)?, u.arbitrary()?).unwrap();
@@ -135,9 +140,9 @@ fn a_full_disk_refuses_and_nothing_of_the_batch_is_kept() {
     let files: Arc<dyn Files> = Arc::new(disk.clone());
     let store = open(&files);
     disk.set_room(Some(50));
-    assert!(matches!(store.append(at(0), &[vec![row(1)]]), Err(AppendError::Full(_))));
+    assert!(matches!(store.append(at(0), &[vec![row(1)].into()]), Err(AppendError::Full(_))));
     disk.set_room(None);
-    store.append(at(0), &[vec![row(2)]]).unwrap();
+    put(&store, &[vec![row(2)]]);
     assert_eq!(ask(&store, "", &[], &["sum(n)"]), ["2.0"]);
 }
 
@@ -216,8 +221,8 @@ fn events_compare_in_segments_as_in_memory() {
     let store = open(&files);
     let mut rng = Rng(9);
     let rows: Vec<Row> = (0..2_000).map(|n| subject(&mut rng, Some(n % 20 == 0).filter(|w| *w))).collect();
-    store.append(at(0), &[rows[..1_000].to_vec()]).unwrap();
-    store.append(at(0), &[rows[1_000..].to_vec()]).unwrap();
+    put(&store, &[rows[..1_000].to_vec()]);
+    put(&store, &[rows[1_000..].to_vec()]);
     let selection = Filter::parse("play.outcome = 'failed'").unwrap();
     let (from, to) = (Timestamp::from_nanos(i64::MIN), Timestamp::from_nanos(i64::MAX));
     let memory = store.compare(&selection, None, from, to);
@@ -238,7 +243,7 @@ fn subjects_merge_to_one_row_each() {
         Row { time: at(0), ..Row::default() }.with("user.id", "7").with("a", 9_i64).with("skip", true),
         Row { time: at(1), ..Row::default() }.with("user.id", "8"),
     ];
-    store.append(at(0), &[rows]).unwrap();
+    put(&store, &[rows]);
     let hash = |text: &str| text.parse().ok();
     let merged =
         store.subject_rows(&[7_u64].into(), &hash, (at(0), at(10)), Some(&Filter::parse("not skip exists").unwrap()));
@@ -252,13 +257,13 @@ fn damaged_segments_are_named_and_survived() {
     let dir = tempfile::tempdir().unwrap();
     let files: Arc<dyn Files> = Arc::new(Disk::open(dir.path()).unwrap());
     let store = open(&files);
-    store.append(at(0), &[(0..50).map(row).collect()]).unwrap();
+    put(&store, &[(0..50).map(row).collect()]);
     store.flush(u64::MAX, true).unwrap();
     drop(store);
     let path = std::fs::read_dir(dir.path().join("events/2025-11-24/16")).unwrap().next().unwrap().unwrap().path();
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     let store = open(&files);
-    assert_eq!(store.findings().len(), 1, "{:?}", store.findings());
-    assert!(store.findings()[0].contains(".arrow: "));
+    assert_eq!(store.damage().len(), 1, "{:?}", store.damage());
+    assert!(store.damage()[0].contains(".arrow: "));
 }

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 pub use crashing::Crashing;
 pub use disk::{Disk, LockError};
-pub use wal::{RECORD_BYTES_MAX, Wal, WalError};
+pub use wal::{RECORD_BYTES_MAX, Wal, WalError, examine};
 
 /// A tree of files below one root. Paths are relative, with `/`.
 pub trait Files: Debug + Send + Sync {

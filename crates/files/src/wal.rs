@@ -221,6 +221,43 @@ impl Wal {
     }
 }
 
+/// What a log in `dir` holds, without opening it or changing anything: `each` gets every good record with its number, the answer names
+/// the damage, by file and byte. Half a record at the end of the newest file is what a crash leaves, and no damage.
+pub fn examine(files: &dyn Files, dir: &str, mut each: impl FnMut(u64, &[u8])) -> io::Result<Vec<String>> {
+    let mut starts: Vec<u64> = files
+        .list(dir)?
+        .iter()
+        .filter_map(|name| name.strip_suffix(".wal").and_then(|digits| digits.parse().ok()))
+        .collect();
+    starts.sort_unstable();
+    let mut damage = Vec::new();
+    let mut next = starts.first().copied().unwrap_or(0);
+    for (place, &start) in starts.iter().enumerate() {
+        let path = file_name(dir, start);
+        if start != next {
+            damage.push(format!("{path}: records {next} to {} are missing before it", start.saturating_sub(1)));
+            next = start;
+        }
+        let bytes = match files.read(&path) {
+            Ok(bytes) => bytes,
+            // A server that runs may have removed it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let mut at = 0;
+        while let Some(payload) = record(&bytes[at..]) {
+            each(next, payload);
+            next += 1;
+            at += HEADER + payload.len();
+        }
+        let newest = place + 1 == starts.len();
+        if at < bytes.len() && (!newest || a_record_follows(&bytes[at..])) {
+            damage.push(format!("{path}: the record at byte {at} is damaged"));
+        }
+    }
+    Ok(damage)
+}
+
 /// The payload of the record that `bytes` begin with; none if it is cut short or does not match its checksum.
 fn record(bytes: &[u8]) -> Option<&[u8]> {
     let length: [u8; 4] = bytes.get(..4)?.try_into().ok()?;

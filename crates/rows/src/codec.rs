@@ -47,6 +47,13 @@ fn put_text(text: &str, out: &mut Vec<u8>) {
 
 /// The bytes of a batch.
 pub fn encode(rows: &[Row]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_into(rows, &mut out);
+    out
+}
+
+/// The bytes of a batch, behind what is there.
+pub fn encode_into(rows: &[Row], out: &mut Vec<u8>) {
     let mut places: HashMap<&str, u64> = HashMap::new();
     let mut names: Vec<&str> = Vec::new();
     for (name, _) in rows.iter().flat_map(|row| &row.attributes) {
@@ -55,28 +62,28 @@ pub fn encode(rows: &[Row]) -> Vec<u8> {
             names.len() as u64 - 1
         });
     }
-    let mut out = Vec::with_capacity(rows.len() * 256);
+    out.reserve(rows.len() * 256);
     out.push(VERSION);
-    put_varint(names.len() as u64, &mut out);
-    names.iter().for_each(|name| put_text(name, &mut out));
-    put_varint(rows.len() as u64, &mut out);
+    put_varint(names.len() as u64, out);
+    names.iter().for_each(|name| put_text(name, out));
+    put_varint(rows.len() as u64, out);
     for row in rows {
         out.extend_from_slice(&row.time.nanos().to_le_bytes());
         out.extend_from_slice(&row.trace.to_le_bytes());
         out.extend_from_slice(&row.span.to_le_bytes());
         out.extend_from_slice(&row.parent.to_le_bytes());
-        put_varint(row.duration_nanos.map_or(0, |n| n.max(0) as u64 + 1), &mut out);
-        put_varint(row.attributes.len() as u64, &mut out);
+        put_varint(row.duration_nanos.map_or(0, |n| n.max(0) as u64 + 1), out);
+        put_varint(row.attributes.len() as u64, out);
         for (name, value) in &row.attributes {
-            put_varint(places[name.as_str()], &mut out);
+            put_varint(places[name.as_str()], out);
             match value {
                 Value::Str(text) => {
                     out.push(0);
-                    put_text(text, &mut out);
+                    put_text(text, out);
                 }
                 Value::Int(n) => {
                     out.push(1);
-                    put_varint(((n << 1) ^ (n >> 63)) as u64, &mut out);
+                    put_varint(((n << 1) ^ (n >> 63)) as u64, out);
                 }
                 Value::Float(n) => {
                     out.push(2);
@@ -86,7 +93,6 @@ pub fn encode(rows: &[Row]) -> Vec<u8> {
             }
         }
     }
-    out
 }
 
 struct Reader<'a> {

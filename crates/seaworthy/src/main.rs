@@ -9,6 +9,7 @@ mod compare;
 mod copy;
 mod delegation;
 mod demo;
+mod events_cmd;
 mod experiment;
 mod flag;
 mod flag_life;
@@ -66,6 +67,8 @@ enum Command {
     Compare(compare::Args),
     /// Read and verify the audit log.
     Audit(audit_cmd::Args),
+    /// Check the stored events.
+    Events(events_cmd::Args),
     /// Make and revoke tokens.
     Token(token::Args),
     /// One service of the demo's shop.
@@ -115,6 +118,7 @@ fn main() -> ExitCode {
             Command::Query(args) => query::run(args).await,
             Command::Compare(args) => compare::run(args).await,
             Command::Audit(args) => audit_cmd::run(args).await,
+            Command::Events(args) => events_cmd::run(&args),
             Command::Token(args) => token::run(args).await,
             Command::Shop(args) => shop::run(args).await,
         }

@@ -31,6 +31,15 @@ pub struct Args {
     /// For development: changes of flags are not refused for moving many users at once; the answer still says how many.
     #[arg(long)]
     dev: bool,
+    /// Events older than this become Parquet files, which are smaller and slower to ask.
+    #[arg(long, default_value = "3d", value_parser = vocab::Millis::parse)]
+    events_cold_after: vocab::Millis,
+    /// Events older than this are removed; without it they are kept.
+    #[arg(long, value_parser = vocab::Millis::parse)]
+    events_drop_after: Option<vocab::Millis>,
+    /// While the events of before take more than so many GiB on disk, the oldest are removed.
+    #[arg(long)]
+    events_max_gib: Option<u64>,
     /// Which environment this is: `project/name`, such as `shop/production`. Its flags are the flag set of that name; the data
     /// directory is bound to it from the first start on.
     #[arg(long)]
@@ -57,6 +66,11 @@ pub async fn run(args: Args) -> Result<u8> {
         ofrep_rate: NonZeroU32::new(args.ofrep_rate_limit),
         cors: flagd::http::cors(&args.cors_origin)?,
         dev: args.dev,
+        keep: server::Keep {
+            cold_after: Some(args.events_cold_after),
+            drop_after: args.events_drop_after,
+            bytes_max: args.events_max_gib.map(|gib| gib.saturating_mul(1 << 30)),
+        },
         environment: args
             .environment
             .as_deref()

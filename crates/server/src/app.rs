@@ -161,6 +161,8 @@ pub(crate) struct App {
     pub(crate) publishing: Mutex<()>,
     /// Held while tallies are written, so that an older one never replaces a newer one.
     pub(crate) checkpointing: Mutex<()>,
+    /// Batches of the event log from this number on are not in every tally's checkpoint yet.
+    pub(crate) keep_from: AtomicU64,
     /// When the watch loop last turned: without a watcher no lease is renewed.
     pub(crate) watched_at: Mutex<Instant>,
 }

@@ -24,6 +24,7 @@ use crate::intake;
 use crate::lifecycle::{self, Lifecycle};
 use crate::recent::Recent;
 use crate::tap::Tap;
+use crate::tending;
 use crate::watch as watcher;
 
 /// Requests under way get this long when the server goes down.
@@ -46,6 +47,8 @@ pub struct Options {
     pub cors: Option<flagd::http::Cors>,
     /// Whether changes of flags go past the guard on jumps.
     pub dev: bool,
+    /// How long events are kept, and in what form.
+    pub keep: events::Keep,
     /// Which environment this is; none is as before.
     pub environment: Option<control::Environment>,
 }
@@ -159,7 +162,7 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         let checkpoint = files.read(&watcher::tally_path(experiment.id)).ok();
         from.insert(experiment.id, tap.watch(experiment, checkpoint.as_deref()));
     }
-    let store = Store::open(files.clone(), |number, received, rows| {
+    let store = Store::open(files.clone(), "events", |number, received, rows| {
         tap.take(number, received, rows, &|id| from.get(&id).copied().unwrap_or(0));
     })?;
     tap.set_next(store.next_batch());
@@ -199,6 +202,7 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         version: AtomicU64::new(version),
         publishing: Mutex::default(),
         checkpointing: Mutex::default(),
+        keep_from: Default::default(),
         watched_at: Mutex::new(std::time::Instant::now()),
     };
     app.publish(&state);
@@ -267,6 +271,10 @@ pub async fn run(
         let (app, stopping) = (app.clone(), stopping.clone());
         move || watcher::work(&app, &stopping)
     });
+    let tending_thread = std::thread::spawn({
+        let (app, keep, stopping) = (app.clone(), options.keep, stopping.clone());
+        move || tending::work(&app, &keep, &stopping)
+    });
     let lifecycle_thread = std::thread::spawn({
         let (app, stopping) = (app.clone(), stopping.clone());
         move || lifecycle::work(&app, &stopping)
@@ -290,6 +298,8 @@ pub async fn run(
     }
     stopping.store(true, Ordering::Relaxed);
     let _ = watch_thread.join();
+    tending_thread.thread().unpark();
+    let _ = tending_thread.join();
     lifecycle_thread.thread().unpark();
     let _ = lifecycle_thread.join();
     if let Ok(mut plane) = app.plane.lock() {

@@ -22,6 +22,7 @@ use rows::{Row, Value, names};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tonic::{Request, Status};
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::app::App;
 use crate::intake::{Job, Refused};
@@ -59,8 +60,40 @@ fn stamp_flag_exposure(app: &App, row: &mut Row) {
     }
 }
 
-/// Redacts and stores; returns when the rows are durable.
-pub(crate) async fn store_rows(app: &Arc<App>, mut rows: Vec<Row>) -> Result<(), Problem> {
+/// The same for the same rows, so that a client that did not hear our answer may send them again.
+fn key_of(rows: &[Row]) -> u128 {
+    let mut hash = Xxh3::new();
+    for row in rows {
+        hash.update(&row.time.nanos().to_le_bytes());
+        hash.update(&row.duration_nanos.unwrap_or(-1).to_le_bytes());
+        hash.update(&row.trace.to_le_bytes());
+        hash.update(&row.span.to_le_bytes());
+        hash.update(&row.parent.to_le_bytes());
+        for (name, value) in &row.attributes {
+            hash.update(name.as_bytes());
+            match value {
+                Value::Str(text) => {
+                    hash.update(&[0]);
+                    hash.update(text.as_bytes());
+                }
+                Value::Int(n) => {
+                    hash.update(&[1]);
+                    hash.update(&n.to_le_bytes());
+                }
+                Value::Float(n) => {
+                    hash.update(&[2]);
+                    hash.update(&n.to_bits().to_le_bytes());
+                }
+                Value::Bool(b) => hash.update(&[3, u8::from(*b)]),
+            }
+        }
+        hash.update(&[0xff]);
+    }
+    hash.digest128()
+}
+
+/// Redacts and stores; returns when the rows are durable. Of two calls with one key within 15 minutes the second stores nothing.
+pub(crate) async fn store_rows(app: &Arc<App>, mut rows: Vec<Row>, key: Option<u128>) -> Result<(), Problem> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -83,7 +116,7 @@ pub(crate) async fn store_rows(app: &Arc<App>, mut rows: Vec<Row>) -> Result<(),
             "see the server's log, then restart it",
         )
     };
-    app.intake.send(Job { rows, done }).await.map_err(|_| broken())?;
+    app.intake.send(Job { rows, key, done }).await.map_err(|_| broken())?;
     match answer.await {
         Ok(Ok(())) if reports.is_empty() => Ok(()),
         Ok(Ok(())) => {
@@ -155,13 +188,14 @@ async fn http_export(
     app.authorize(&headers, Role::Ingest)?;
     let encoding = encoding(&headers)?;
     let body = unpack(&headers, body)?;
+    let key = xxh3_128(&body);
     let decoded = tokio::task::spawn_blocking(move || decode(&body, encoding))
         .await
         .map_err(|_| Problem::bad_request("invalid-body", "the body cannot be decoded", "send OTLP"))?
         .map_err(|e| {
             Problem::bad_request("invalid-otlp", e.to_string(), "mend the message; nothing of it was stored")
         })?;
-    store_rows(&app, decoded.rows).await?;
+    store_rows(&app, decoded.rows, Some(key)).await?;
     if encoding == Encoding::Protobuf {
         // Field 1 is the partial success: {1: rejected, 2: message}, the same for all signals.
         let partial = ExportTracePartialSuccess { rejected_spans: decoded.rejected, error_message: decoded.reason };
@@ -202,7 +236,9 @@ impl Grpc {
         let headers = request.metadata().clone().into_headers();
         self.0.authorize(&headers, Role::Ingest).map_err(status)?;
         let mut decoded = rows(request.into_inner());
-        store_rows(&self.0, std::mem::take(&mut decoded.rows)).await.map_err(status)?;
+        // What arrived is decoded already; before anything is stamped on it the rows are as good.
+        let key = key_of(&decoded.rows);
+        store_rows(&self.0, std::mem::take(&mut decoded.rows), Some(key)).await.map_err(status)?;
         Ok(decoded)
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use events::AppendError;
+use events::{AppendError, Appended, Batch};
 use rows::Row;
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,6 +19,8 @@ const GROUP: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) rows: Vec<Row>,
+    /// See [`Batch::key`].
+    pub(crate) key: Option<u128>,
     pub(crate) done: oneshot::Sender<Result<(), Refused>>,
 }
 
@@ -41,16 +43,18 @@ pub(crate) fn work(app: &Arc<App>, mut jobs: mpsc::Receiver<Job>) {
                 Err(_) => break,
             }
         }
-        let (batches, answers): (Vec<Vec<Row>>, Vec<_>) = group.into_iter().map(|job| (job.rows, job.done)).unzip();
+        let (batches, answers): (Vec<Batch>, Vec<_>) =
+            group.into_iter().map(|job| (Batch { rows: job.rows, key: job.key }, job.done)).unzip();
         // The tap stays locked from the commit on, so that tallies and checkpoints are in step with the log; the time of receipt
         // is taken under the lock, so that it never lies before a turn of the watch loop that the replay would not know.
         let mut tap = lock(&app.tap);
         let received = now();
         let outcome = match app.store.append(received, &batches) {
-            Ok(number) => {
-                for (number, rows) in (number..).zip(&batches) {
-                    tap.take(number, received, rows, &|_| 0);
-                    app.rows_in.fetch_add(rows.len() as u64, Ordering::Relaxed);
+            Ok(appended) => {
+                for (appended, batch) in appended.into_iter().zip(&batches) {
+                    let Appended::Stored(number) = appended else { continue };
+                    tap.take(number, received, &batch.rows, &|_| 0);
+                    app.rows_in.fetch_add(batch.rows.len() as u64, Ordering::Relaxed);
                 }
                 Ok(())
             }

@@ -26,11 +26,13 @@ mod profiles_api;
 mod proxies;
 mod recent;
 mod tap;
+mod tending;
 mod view;
 mod watch;
 
 pub use boot::{BootError, Options, Started, run};
 pub use control::Environment;
+pub use events::{Keep, check as check_events};
 pub use tap::{Joiner, Tap};
 
 #[cfg(test)]

@@ -79,6 +79,7 @@ pub(crate) async fn events(
     app.authorize(&headers, Role::Proxy)?;
     let rows = rows::codec::decode(&body)
         .map_err(|e| Problem::bad_request("invalid-events", e.to_string(), "send a batch in the form of version 1"))?;
-    store_rows(&app, rows).await?;
+    let key = xxhash_rust::xxh3::xxh3_128(&body);
+    store_rows(&app, rows, Some(key)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -28,6 +28,7 @@ pub(crate) fn options(data: &std::path::Path) -> Options {
         cors: None,
         dev: false,
         environment: None,
+        keep: Default::default(),
     }
 }
 

@@ -156,7 +156,7 @@ fn confirm_off(
     }
 }
 
-/// Tallies to disk; then segments, and what of the event log is not needed any more goes.
+/// Tallies to disk; what of the event log is older than all of them may go.
 pub(crate) fn checkpoint(app: &Arc<App>) {
     let _one = lock(&app.checkpointing);
     let (saved, next): (Vec<_>, u64) = {
@@ -173,9 +173,5 @@ pub(crate) fn checkpoint(app: &Arc<App>) {
             keep_from = 0;
         }
     }
-    if app.store.wants_flush() {
-        if let Err(error) = app.store.flush(keep_from, false) {
-            tracing::error!(error = %error, "a segment cannot be written; the event log is kept instead");
-        }
-    }
+    app.keep_from.store(keep_from, Ordering::Release);
 }

@@ -1,0 +1,52 @@
+//! Whether what is on disk is what was written. Changes nothing, so it may look while a server runs.
+
+use std::sync::Arc;
+
+use files::Files;
+
+use crate::store::{OpenError, Place, load, segment_paths, unpack};
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Segments and Parquet files.
+    pub files: usize,
+    /// Rows in those that are sound.
+    pub rows: u64,
+    /// Batches in the write-ahead log.
+    pub batches: u64,
+    /// What is damaged, each with its place.
+    pub damage: Vec<String>,
+}
+
+/// Reads everything below `dir` and compares it with its checksums.
+pub fn check(files: Arc<dyn Files>, dir: &str) -> Result<Checked, OpenError> {
+    let mut checked = Checked::default();
+    for path in segment_paths(&*files, dir)? {
+        checked.files += 1;
+        let sound = load(&files, &path).and_then(|part| {
+            let chunk = match &part.place {
+                Place::Memory(chunk) => chunk.clone(),
+                Place::Hot(hot) => hot.chunk()?.clone(),
+                Place::Cold(cold) => cold.chunk()?,
+            };
+            if chunk.is_sound() { Ok(chunk.len() as u64) } else { Err("codes without a value".to_owned()) }
+        });
+        match sound {
+            Ok(rows) => checked.rows += rows,
+            Err(reason) if reason.starts_with(&path) => checked.damage.push(reason),
+            Err(reason) => checked.damage.push(format!("{path}: {reason}")),
+        }
+    }
+    let wal = format!("{dir}/wal");
+    let mut unreadable = Vec::new();
+    let damage = files::examine(&*files, &wal, |number, payload| {
+        checked.batches += 1;
+        if unpack(payload).is_none() {
+            unreadable.push(format!("{wal}: batch {number} cannot be read"));
+        }
+    });
+    checked.damage.extend(damage.map_err(|source| OpenError::Io { path: wal.clone(), source })?);
+    checked.damage.extend(unreadable);
+    Ok(checked)
+}
