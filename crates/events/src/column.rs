@@ -338,27 +338,6 @@ impl Codes {
         counts
     }
 
-    /// How often each code occurs among the selected rows, given as a set and as a list; place 0 counts absences.
-    pub(crate) fn count_selected(&self, dict_len: usize, selected: &Bits, list: &[u32]) -> Vec<u32> {
-        let mut counts = vec![0_u32; dict_len + 1];
-        match self {
-            Codes::Sparse { rows, codes } => {
-                let mut present = 0;
-                for (row, code) in rows.iter().zip(codes.iter()) {
-                    if selected.has(*row as usize) {
-                        counts[*code as usize] += 1;
-                        present += 1;
-                    }
-                }
-                counts[0] = list.len() as u32 - present;
-            }
-            Codes::Dense8(v) => list.iter().for_each(|r| counts[usize::from(v[*r as usize])] += 1),
-            Codes::Dense16(v) => list.iter().for_each(|r| counts[usize::from(v[*r as usize])] += 1),
-            Codes::Dense32(v) => list.iter().for_each(|r| counts[v[*r as usize] as usize] += 1),
-        }
-        counts
-    }
-
     /// Codes of all rows, for random access.
     pub(crate) fn dense(&self, n_rows: usize) -> Vec<u32> {
         match self {

@@ -28,7 +28,7 @@ mod store;
 mod tend;
 
 pub use check::{Checked, check};
-pub use compare::{Comparison, RankedValue, Side};
+pub use compare::{Comparison, Question, RankedValue, Selection, Side, Unit};
 pub use query::{Answer, Query, QueryError};
 pub use store::{AppendError, Appended, Batch, OpenError, Parts, SEGMENT_ROWS, Store};
 pub use tend::{Keep, SEGMENT_ROWS_MAX};

@@ -61,3 +61,37 @@ pub fn fisher_p(a: u64, n_a: u64, b: u64, n_b: u64) -> f64 {
         }
     }
 }
+
+/// The smallest [`fisher_p`] that `total` occurrences in both sides together could ever give. What cannot reach the level
+/// need not be counted as tried (Tarone 1990): a value that occurs once among millions proves nothing wherever it lies.
+pub fn least_fisher_p(total: f64, n_a: f64, n_b: f64) -> f64 {
+    if n_a <= 0.0 || n_b <= 0.0 {
+        return 1.0;
+    }
+    let ln_all_in = |side: f64, other: f64| {
+        // C(side, total) / C(side + other, total); what does not fit overflows to the other side.
+        let k = total.min(side);
+        let ln_factorial = |m: f64| crate::ln_gamma(m + 1.0);
+        ln_factorial(side) - ln_factorial(side - k) - ln_factorial(side + other) + ln_factorial(side + other - k)
+    };
+    (2.0 * ln_all_in(n_a, n_b).min(ln_all_in(n_b, n_a)).exp()).min(1.0)
+}
+
+/// Of one stratum: `a` of `n_a` beside `b` of `n_b`.
+pub type Stratum = (f64, f64, f64, f64);
+
+/// The standard score of Mantel and Haenszel (1959): how far the occurrences in side a lie from what each stratum's own mix
+/// lets expect, summed over the strata. About 0 where a difference of the whole comes from the mix of the strata alone; it is
+/// positive where side a has more. 0 if no stratum can tell.
+pub fn mantel_haenszel_z(strata: &[Stratum]) -> f64 {
+    let (mut excess, mut variance) = (0.0, 0.0);
+    for (a, n_a, b, n_b) in strata {
+        let (n, k) = (n_a + n_b, a + b);
+        if *n_a <= 0.0 || *n_b <= 0.0 || n <= 1.0 {
+            continue;
+        }
+        excess += a - k * n_a / n;
+        variance += n_a * n_b * k * (n - k).max(0.0) / (n * n * (n - 1.0));
+    }
+    if variance > 0.0 { excess / variance.sqrt() } else { 0.0 }
+}

@@ -1,0 +1,185 @@
+//! What is different about these: every attribute and value ranked by how surely its share differs.
+//!
+//! For each condition on an attribute (a value, a range of numbers, that it is absent) `p` is its share in the selection and
+//! `q` in the baseline. Conditions are ranked by the lower confidence bound of `|p - q|`, and only those that an exact test
+//! tells apart are named, corrected for all that were tried, so that two samples of the same thing say "nothing stands out" in
+//! at least 95 of 100 cases ([`rank`]). What the rows count follows from what they come of ([`side`]). The best conditions
+//! are then looked at together: which say the same, which explain only in pairs, which only go with a cause ([`together`]).
+//! Attributes that define arm, fault, selection or outcome are listed apart: they differ by construction ([`apart`]).
+//!
+//! All of it shows what goes together, not what brings about what.
+
+mod answer;
+mod apart;
+mod attribute;
+mod cells;
+mod number;
+mod predicate;
+mod rank;
+mod side;
+mod subjects;
+mod together;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hashbrown::HashMap;
+use rows::{Filter, Row};
+use vocab::Timestamp;
+
+use crate::builder::Builder;
+use crate::chunk::Chunk;
+use crate::store::Store;
+pub use answer::{ApartValue, Cause, Comparison, Condition, RankedValue, Side};
+pub use apart::Apart;
+pub use side::Unit;
+use side::{Part, Rows};
+
+/// Threads that compare; more would take the processor from those who store events.
+const THREADS: usize = 2;
+
+/// Which events.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// They satisfy this.
+    pub filter: Filter,
+    /// From this time on; none is the question's.
+    pub from: Option<Timestamp>,
+    /// Before this time; none is the question's.
+    pub to: Option<Timestamp>,
+    /// They belong to one of these traces or subjects; with neither, to any.
+    pub traces: HashSet<u128>,
+    /// Values of `user.id`.
+    pub subjects: HashSet<String>,
+}
+
+impl Selection {
+    /// Events that satisfy a filter.
+    pub fn of(filter: Filter) -> Selection {
+        Selection { filter, from: None, to: None, traces: HashSet::new(), subjects: HashSet::new() }
+    }
+}
+
+/// What is different about these, beside those?
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// These.
+    pub selection: Selection,
+    /// Those; none is all other events of the time. Events that are selected too do not count here.
+    pub baseline: Option<Selection>,
+    /// From this time on.
+    pub from: Timestamp,
+    /// Before this time.
+    pub to: Timestamp,
+    /// What counts once; none lets the events decide.
+    pub unit: Option<Unit>,
+}
+
+/// Does `work` for each item, on two threads, in order of the items.
+fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let run = || {
+        let mut done = Vec::new();
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(place) else { return done };
+            done.push((place, work(place, item)));
+        }
+    };
+    let mut done = match items.len() {
+        0 | 1 => run(),
+        n => std::thread::scope(|scope| {
+            let others: Vec<_> = (1..THREADS.min(n)).map(|_| scope.spawn(run)).collect();
+            let mut done = run();
+            for other in others {
+                match other.join() {
+                    Ok(more) => done.extend(more),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            done
+        }),
+    };
+    done.sort_unstable_by_key(|(place, _)| *place);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+fn compare(mut parts: Vec<Part<'_>>, unit: Option<Unit>, names: (&str, &str), apart: &Apart<'_>) -> Comparison {
+    let sizes = side::weigh(&mut parts, unit);
+    let mut places: HashMap<&str, attribute::Places> = HashMap::new();
+    for (number, part) in parts.iter().enumerate() {
+        for (place, column) in part.chunk.columns.iter().enumerate() {
+            places.entry(&column.name).or_default().push((number, place));
+        }
+    }
+    let mut places: Vec<(&str, attribute::Places)> = places.into_iter().collect();
+    // The largest first, so that neither thread is left with it at the end.
+    let size = |places: &attribute::Places| -> usize {
+        places.iter().map(|(part, place)| cells::distinct(&parts[*part].chunk.columns[*place])).sum()
+    };
+    places.sort_by_cached_key(|(name, places)| (std::cmp::Reverse(size(places)), *name));
+    let mut attributes = parallel(&places, |_, (name, places)| attribute::tally(&parts, name, places, &sizes));
+    attributes.sort_by(|a, b| a.name.cmp(&b.name));
+    rank::rank(&parts, &sizes, &attributes, names, apart)
+}
+
+/// Compares two sets of whole rows, one row a subject.
+pub fn compare_rows(selected: (&str, &[Row]), baseline: (&str, &[Row]), apart: &Apart<'_>) -> Comparison {
+    let mut builder = Builder::default();
+    selected.1.iter().chain(baseline.1).for_each(|row| builder.push(row));
+    let rows: Vec<u32> = (0..selected.1.len() as u32).collect();
+    let selected_rows = Rows::Listed { rows, weights: None };
+    let chunk = builder.freeze();
+    let parts = vec![Part { chunk: &chunk, selected: selected_rows, baseline: Rows::Rest }];
+    let mut comparison = compare(parts, Some(Unit::Event), (selected.0, baseline.0), apart);
+    comparison.unit = Unit::Subject;
+    comparison.unit_why = "each row is one subject";
+    comparison
+}
+
+impl Store {
+    /// Compares the rows that satisfy `selection` with those that satisfy `baseline`, or with all other rows of the time.
+    pub fn compare(&self, selection: &Filter, baseline: Option<&Filter>, from: Timestamp, to: Timestamp) -> Comparison {
+        let of = |filter: &Filter| Selection::of(filter.clone());
+        self.difference(&Question { selection: of(selection), baseline: baseline.map(of), from, to, unit: None })
+    }
+
+    /// Says what is different.
+    pub fn difference(&self, question: &Question) -> Comparison {
+        let (selection, baseline) = (&question.selection, question.baseline.as_ref());
+        let apart = Apart { attributes: apart::defining(&selection.filter, baseline.map(|b| &b.filter)) };
+        let rows_of = |chunk: &Chunk, side: &Selection| {
+            let (from, to) = (side.from.unwrap_or(question.from), side.to.unwrap_or(question.to));
+            let bits = chunk.select(&side.filter, from, to);
+            if side.traces.is_empty() && side.subjects.is_empty() {
+                return bits;
+            }
+            bits.and(side::members(chunk, &side.traces, &side.subjects))
+        };
+        let stored = self.parts();
+        let chunks: Vec<&Chunk> = stored.chunks.iter().map(|chunk| &**chunk).collect();
+        let parts = parallel(&chunks, |_, chunk| {
+            let selected = rows_of(chunk, selection);
+            let rows: Vec<u32> = selected.rows().map(|r| r as u32).collect();
+            let listed = |bits: crate::bits::Bits| Rows::Listed {
+                rows: bits.and(selected.clone().not()).rows().map(|r| r as u32).collect(),
+                weights: None,
+            };
+            let baseline = match baseline {
+                Some(other) => listed(rows_of(chunk, other)),
+                None => {
+                    if question.from.nanos() <= chunk.time_min && chunk.time_max < question.to.nanos() {
+                        Rows::Rest
+                    } else {
+                        listed(chunk.select(&Filter::all(), question.from, question.to))
+                    }
+                }
+            };
+            Part { chunk, selected: Rows::Listed { rows, weights: None }, baseline }
+        });
+        let name = if baseline.is_some() { "baseline events" } else { "other events" };
+        let mut comparison = compare(parts, question.unit, ("selected events", name), &apart);
+        comparison.incomplete = stored.incomplete.clone();
+        comparison
+    }
+}
