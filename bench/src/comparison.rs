@@ -173,15 +173,12 @@ pub fn measure(args: &Args, figures: &mut Figures) -> Result<()> {
             },
             group_by: group_by.iter().map(|g| (*g).to_owned()).collect(),
             calculate: calculate.iter().map(|c| Calculation::parse(c)).collect::<Result<_, _>>()?,
-            from,
-            to,
-            step: None,
-            limit: 100,
+            ..Query::new(from, to)
         };
         let mut took = Vec::new();
         for _ in 0..=3 {
             let began = Instant::now();
-            store.query(&query);
+            store.query(&query)?;
             took.push(began.elapsed().as_secs_f64());
         }
         let ours = median(took.split_off(1));

@@ -1,19 +1,51 @@
-//! Questions: filter, group by, count, sum, average, percentiles, over time; and raw rows.
+//! Questions: filter, group by, calculate, over time, beside an earlier window; raw rows; traces; which services call which.
+//!
+//! | part | does |
+//! |---|---|
+//! | `budget` | time, memory, groups, cancelling; work on a few threads |
+//! | `mask`, `lane`, `select` | rows of a chunk; a field by row; which rows satisfy a filter |
+//! | `sketch`, `state`, `group`, `top` | percentiles and distinct values; what is kept per group; the pass over all chunks; the most frequent of very many values |
+//! | `answer`, `concurrency`, `raw` | a whole answer of groups; spans in flight; raw rows |
+//! | `trace`, `services`, `fields` | one trace; the service map; which fields there are |
+//!
+//! A figure counts an event as often as its `meta.sample_rate` says; `min`, `max` and `count_distinct` do not. Whole and other
+//! numbers of the same value are one value. The words are those of docs/reference/query.md.
 
-use std::time::Instant;
+mod answer;
+mod arrow;
+mod budget;
+mod calculation;
+mod concurrency;
+mod fields;
+mod group;
+mod lane;
+mod mask;
+mod raw;
+mod select;
+mod services;
+mod sketch;
+mod state;
+mod top;
+mod trace;
 
-use hashbrown::{HashMap, HashSet};
-use rows::{Filter, Row, Value, names};
+use rows::{Expression, Filter, ParseExpressionError, Row, Value};
 use vocab::{Millis, Timestamp};
 
-use crate::chunk::Chunk;
-use crate::column::value_hash;
+pub use budget::{Cancel, Limits};
+pub use calculation::{Calculation, Having, Order};
+pub use fields::{FieldFound, Fields};
+pub use services::{Call, ServiceMap};
+pub use sketch::Bucket;
+pub use trace::{Trace, TraceSpan};
+
 use crate::store::Store;
 
-/// Groups kept per answer; further ones are counted together as "other groups".
-const GROUPS_MAX: usize = 100_000;
-/// Distinct values counted exactly; beyond it the count says "at least".
-const DISTINCT_MAX: usize = 5_000_000;
+/// Time buckets of one answer. A chart has no more points, and a table nobody reads further.
+pub const BUCKETS_MAX: u64 = 10_000;
+/// Lines of one answer and those skipped before them.
+pub const ROWS_MAX: usize = 100_000;
+/// Fields to group by, calculations, calculated fields, orders.
+pub const PARTS_MAX: usize = 32;
 
 /// A question.
 #[derive(Clone, Debug)]
@@ -24,362 +56,290 @@ pub struct Query {
     pub from: Timestamp,
     /// Before this time.
     pub to: Timestamp,
-    /// Attributes to group by, in order.
+    /// Rates and concurrency are taken up to here if it is before `to`: what has not happened yet is no quiet time.
+    pub now: Timestamp,
+    /// Fields that expressions make, by name; each may use those before it.
+    pub calculated: Vec<(String, Expression)>,
+    /// Fields or expressions to group by, in order.
     pub group_by: Vec<String>,
-    /// What to calculate; none asks for raw rows, newest first.
+    /// What to calculate; none asks for raw rows.
     pub calculate: Vec<Calculation>,
     /// Width of time buckets; none is one for all.
     pub step: Option<Millis>,
-    /// Rows in the answer, largest first by the first calculation.
+    /// Whether buckets without events get a line, with 0 where that is the figure of nothing.
+    pub fill: bool,
+    /// Which groups, by their figures over the whole time.
+    pub having: Vec<Having>,
+    /// In which order; the first calculation, largest first, if none. Raw rows: newest first.
+    pub order: Vec<Order>,
+    /// Groups (not lines, if there is a step), or raw rows, left out before the first.
+    pub offset: usize,
+    /// Groups or raw rows in the answer.
     pub limit: usize,
+    /// Fields or expressions of raw rows; none is all fields there are.
+    pub fields: Vec<String>,
+    /// Gives each figure also for the window that is so much earlier.
+    pub compare_to: Option<Millis>,
+    /// What it may take.
+    pub limits: Limits,
 }
 
-/// One figure per group.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Calculation {
-    /// Rows.
-    Count,
-    /// Distinct values of a field.
-    CountDistinct(String),
-    /// Sum of a field.
-    Sum(String),
-    /// Average of a field.
-    Avg(String),
-    /// Smallest value of a field.
-    Min(String),
-    /// Largest value of a field.
-    Max(String),
-    /// A percentile of a field, in (0, 100); within 1 % of the value.
-    Percentile(f64, String),
+impl Query {
+    /// All rows of a time, counted.
+    pub fn new(from: Timestamp, to: Timestamp) -> Query {
+        Query {
+            filter: Filter::all(),
+            from,
+            to,
+            now: Timestamp::from_nanos(i64::MAX),
+            calculated: Vec::new(),
+            group_by: Vec::new(),
+            calculate: vec![Calculation::Count],
+            step: None,
+            fill: false,
+            having: Vec::new(),
+            order: Vec::new(),
+            offset: 0,
+            limit: 100,
+            fields: Vec::new(),
+            compare_to: None,
+            limits: Limits::default(),
+        }
+    }
 }
 
-/// Why a question cannot be asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a question cannot be asked, or has no answer.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum QueryError {
     /// Not a calculation.
     #[error(
-        "{0:?} is no calculation: expected count, count_distinct(f), sum(f), avg(f), min(f), max(f) or p50(f) … p99.9(f)"
+        "{0:?} is no calculation: expected count, rate, concurrency, or count_distinct, sum, avg, min, max, rate_sum, \
+         histogram, heatmap, p50 … p99.99 of a field in parentheses"
     )]
     Calculation(String),
+    /// Not a condition on a figure.
+    #[error("having, {text:?}: {reason}")]
+    Having {
+        /// The condition.
+        text: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An order by something that is not in the answer.
+    #[error("{name:?} is not in the answer: order and having take one of {known}")]
+    NotInAnswer {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// Not an expression.
+    #[error("{text:?}: {source}")]
+    Expression {
+        /// The whole text.
+        text: String,
+        /// Where and why.
+        source: ParseExpressionError,
+    },
+    /// A calculated field costs too much.
+    #[error("a calculated field with the fields it uses has more than {max} parts")]
+    Costly {
+        /// The bound.
+        max: usize,
+    },
+    /// A prefix where none can be.
+    #[error("{0:?}: root., parent. and any. are for conditions of a filter; there is no attribute of this name")]
+    Related(String),
+    /// A time in a filter.
+    #[error("filter, field time: {0}")]
+    Time(String),
+    /// The time range is empty.
+    #[error("the time range is empty: from {from} is not before to {to}")]
+    EmptyRange {
+        /// The start.
+        from: Timestamp,
+        /// The end.
+        to: Timestamp,
+    },
+    /// Too many buckets.
+    #[error("{buckets} time buckets are more than {BUCKETS_MAX}: a step of {smallest} or more fits this time range")]
+    Buckets {
+        /// How many there would be.
+        buckets: u64,
+        /// The smallest step in whole seconds that fits.
+        smallest: Millis,
+    },
+    /// A list is too long.
+    #[error("{what}: {given} are more than {max}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        given: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// Whoever asked does not wait any more.
+    #[error("the query was cancelled")]
+    Cancelled,
 }
 
-impl Calculation {
-    /// Reads `count`, `sum(field)`, `p99(field)` and so on.
-    pub fn parse(text: &str) -> Result<Calculation, QueryError> {
-        let wrong = || QueryError::Calculation(text.to_owned());
-        let trimmed = text.trim();
-        if trimmed.eq_ignore_ascii_case("count") {
-            return Ok(Calculation::Count);
-        }
-        let (name, rest) = trimmed.split_once('(').ok_or_else(wrong)?;
-        let field = rest.strip_suffix(')').map(str::trim).filter(|f| !f.is_empty()).ok_or_else(wrong)?.to_owned();
-        match name.trim().to_ascii_lowercase().as_str() {
-            "count_distinct" => Ok(Calculation::CountDistinct(field)),
-            "sum" => Ok(Calculation::Sum(field)),
-            "avg" => Ok(Calculation::Avg(field)),
-            "min" => Ok(Calculation::Min(field)),
-            "max" => Ok(Calculation::Max(field)),
-            percentile => {
-                let p: f64 = percentile.strip_prefix('p').and_then(|p| p.parse().ok()).ok_or_else(wrong)?;
-                if p > 0.0 && p < 100.0 { Ok(Calculation::Percentile(p, field)) } else { Err(wrong()) }
+/// What a column of an answer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnKind {
+    /// The start of the time bucket, or the time of a raw row.
+    Time,
+    /// A field grouped by.
+    Key,
+    /// A figure.
+    Figure,
+    /// A figure of the earlier window.
+    Earlier,
+    /// A field of raw rows.
+    Field,
+}
+
+/// A column of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// As it was asked for; a figure of the earlier window has ` earlier` after it.
+    pub name: String,
+    /// What it holds.
+    pub kind: ColumnKind,
+}
+
+/// One cell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// Absent; of a figure: no row had the field.
+    None,
+    /// A value.
+    Value(Value),
+    /// A time.
+    Time(Timestamp),
+    /// A histogram, ascending.
+    Buckets(Vec<Bucket>),
+}
+
+impl Cell {
+    /// As text; none for what is absent. A histogram is JSON.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            Cell::None => None,
+            Cell::Value(value) => Some(value.as_ref().to_string()),
+            Cell::Time(time) => Some(time.to_string()),
+            Cell::Buckets(buckets) => {
+                let bucket = |b: &Bucket| format!("{{\"low\":{},\"high\":{},\"count\":{}}}", b.low, b.high, b.count);
+                Some(format!("[{}]", buckets.iter().map(bucket).collect::<Vec<_>>().join(",")))
             }
         }
     }
 
-    fn field(&self) -> Option<&str> {
+    /// As a number.
+    pub fn number(&self) -> Option<f64> {
         match self {
-            Calculation::Count => None,
-            Calculation::CountDistinct(f)
-            | Calculation::Sum(f)
-            | Calculation::Avg(f)
-            | Calculation::Min(f)
-            | Calculation::Max(f)
-            | Calculation::Percentile(_, f) => Some(f),
+            Cell::Value(value) => value.as_ref().as_f64(),
+            _ => None,
         }
+    }
+
+    fn of(value: Option<Value>) -> Cell {
+        value.map_or(Cell::None, Cell::Value)
+    }
+
+    fn figure(value: Option<f64>) -> Cell {
+        value.filter(|x| x.is_finite()).map_or(Cell::None, |x| Cell::Value(Value::Float(x)))
     }
 }
 
 /// The answer.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
-    /// One per group and time bucket.
-    pub groups: Vec<Group>,
-    /// Raw rows, if no calculation was asked for.
+    /// What the cells of each line are.
+    pub columns: Vec<Column>,
+    /// Lines in order, each with a cell for each column.
+    pub rows: Vec<Vec<Cell>>,
+    /// Whole rows, if no calculation and no fields were asked for; then there are no columns.
     pub raw: Vec<Row>,
+    /// Width of time buckets, also where it was chosen here.
+    pub step: Option<Millis>,
+    /// Groups found, before `having` and `limit`.
+    pub groups: u64,
+    /// Whether `limit` left groups or rows out.
+    pub has_more: bool,
     /// Rows that were looked at.
     pub rows_scanned: u64,
     /// Rows that matched.
     pub rows_matched: u64,
     /// How long it took.
     pub elapsed_ms: f64,
+    /// Why the answer is not whole: damaged segments, limits. Empty if it is whole.
+    pub incomplete: Vec<String>,
 }
 
-/// One line of an answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Group {
-    /// Start of the time bucket, if asked for.
-    pub time: Option<Timestamp>,
-    /// Values of the attributes grouped by; none is absent.
-    pub keys: Vec<Option<Value>>,
-    /// The figures in the order asked for; none where no row had the field.
-    pub figures: Vec<Option<f64>>,
-}
-
-#[derive(Clone, Debug)]
-enum Accumulator {
-    Count(u64),
-    Distinct(HashSet<u64>),
-    Moments { n: u64, sum: f64, min: f64, max: f64 },
-    Sketch { n: u64, buckets: std::collections::BTreeMap<i32, u64> },
-}
-
-/// Width of the sketch's buckets: values within one differ by 2 %, its middle is off by at most 1 %.
-const SKETCH_GAMMA: f64 = 1.02;
-
-fn bucket(value: f64) -> i32 {
-    // Zero and less share buckets with their sign: negative values mirror positive ones.
-    let index = |x: f64| ((x.max(1e-9) / 1e-9).ln() / SKETCH_GAMMA.ln()).ceil() as i32 + 1;
-    if value > 0.0 {
-        index(value)
-    } else if value < 0.0 {
-        -index(-value)
-    } else {
-        0
+impl Answer {
+    /// The cell of the first line in this column, as a number.
+    pub fn first(&self, column: &str) -> Option<f64> {
+        let place = self.columns.iter().position(|c| c.name == column)?;
+        self.rows.first()?.get(place)?.number()
     }
-}
-
-fn middle(bucket: i32) -> f64 {
-    let value = |b: i32| 1e-9 * SKETCH_GAMMA.powi(b - 1) * 2.0 / (1.0 + SKETCH_GAMMA);
-    match bucket {
-        0 => 0.0,
-        b if b > 0 => value(b),
-        b => -value(-b),
-    }
-}
-
-impl Accumulator {
-    fn new(calculation: &Calculation) -> Accumulator {
-        match calculation {
-            Calculation::Count => Accumulator::Count(0),
-            Calculation::CountDistinct(_) => Accumulator::Distinct(HashSet::new()),
-            Calculation::Percentile(..) => Accumulator::Sketch { n: 0, buckets: Default::default() },
-            _ => Accumulator::Moments { n: 0, sum: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY },
-        }
-    }
-
-    fn add(&mut self, number: Option<f64>, hash: Option<u64>) {
-        match self {
-            Accumulator::Count(n) => *n += 1,
-            Accumulator::Distinct(set) => {
-                if let Some(hash) = hash.filter(|_| set.len() < DISTINCT_MAX) {
-                    set.insert(hash);
-                }
-            }
-            Accumulator::Moments { n, sum, min, max } => {
-                if let Some(x) = number {
-                    (*n, *sum, *min, *max) = (*n + 1, *sum + x, min.min(x), max.max(x));
-                }
-            }
-            Accumulator::Sketch { n, buckets } => {
-                if let Some(x) = number {
-                    *n += 1;
-                    *buckets.entry(bucket(x)).or_default() += 1;
-                }
-            }
-        }
-    }
-
-    fn figure(&self, calculation: &Calculation) -> Option<f64> {
-        match (self, calculation) {
-            (Accumulator::Count(n), _) => Some(*n as f64),
-            (Accumulator::Distinct(set), _) => Some(set.len() as f64),
-            (Accumulator::Moments { n: 0, .. }, _) | (Accumulator::Sketch { n: 0, .. }, _) => None,
-            (Accumulator::Moments { sum, .. }, Calculation::Sum(_)) => Some(*sum),
-            (Accumulator::Moments { n, sum, .. }, Calculation::Avg(_)) => Some(sum / *n as f64),
-            (Accumulator::Moments { min, .. }, Calculation::Min(_)) => Some(*min),
-            (Accumulator::Moments { max, .. }, _) => Some(*max),
-            (Accumulator::Sketch { n, buckets }, Calculation::Percentile(p, _)) => {
-                let rank = ((p / 100.0 * *n as f64).ceil() as u64).max(1);
-                let mut seen = 0;
-                buckets
-                    .iter()
-                    .find(|(_, count)| {
-                        seen += **count;
-                        seen >= rank
-                    })
-                    .map(|(b, _)| middle(*b))
-            }
-            (Accumulator::Sketch { .. }, _) => None,
-        }
-    }
-}
-
-/// Dense codes of a column, and number and hash by code.
-type Coded = (Vec<u32>, Vec<Option<f64>>, Vec<u64>);
-
-/// A field of one chunk, ready for random access: number and hash by row.
-struct FieldView {
-    columns: Vec<Coded>,
-    durations: bool,
-    ids: Option<String>,
-}
-
-impl FieldView {
-    fn new(chunk: &Chunk, field: &str) -> FieldView {
-        let ids = matches!(field, names::TRACE | names::SPAN | names::PARENT).then(|| field.to_owned());
-        let columns = chunk
-            .named(field)
-            .map(|column| match column.coded() {
-                Some((codes, dict)) => {
-                    let values = || (0..=dict.len() as u32).map(|code| dict.get(code));
-                    let numbers = values().map(|v| v.and_then(|v| v.as_f64())).collect();
-                    let hashes = values().map(|v| v.map_or(0, value_hash)).collect();
-                    (codes.dense(chunk.len()), numbers, hashes)
-                }
-                None => {
-                    let values = || (0..chunk.len()).map(|row| column.get(row));
-                    let numbers = std::iter::once(None).chain(values().map(|v| v.and_then(|v| v.as_f64()))).collect();
-                    let hashes = std::iter::once(0).chain(values().map(|v| v.map_or(0, value_hash))).collect();
-                    let codes = values().enumerate().map(|(row, v)| v.map_or(0, |_| row as u32 + 1)).collect();
-                    (codes, numbers, hashes)
-                }
-            })
-            .collect();
-        FieldView { columns, durations: field == names::DURATION_MS, ids }
-    }
-
-    fn at(&self, chunk: &Chunk, row: usize) -> (Option<f64>, Option<u64>) {
-        if self.durations {
-            let nanos = chunk.duration[row];
-            return if nanos < 0 { (None, None) } else { (Some(nanos as f64 / 1e6), Some(nanos as u64)) };
-        }
-        if let Some(name) = &self.ids {
-            return (None, chunk.pseudo(name, row).map(|v| value_hash(v.as_ref())));
-        }
-        for (codes, numbers, hashes) in &self.columns {
-            let code = codes[row] as usize;
-            if code != 0 {
-                return (numbers[code], Some(hashes[code]));
-            }
-        }
-        (None, None)
-    }
-}
-
-/// Values seen while grouping, each with a number.
-#[derive(Default)]
-struct Values {
-    places: HashMap<(u64, u8), u32>,
-    values: Vec<Option<Value>>,
-}
-
-impl Values {
-    fn intern(&mut self, value: Option<Value>) -> u32 {
-        let key = match &value {
-            None => (0, 0),
-            Some(v) => (value_hash(v.as_ref()), 1),
-        };
-        *self.places.entry(key).or_insert_with(|| {
-            self.values.push(value);
-            self.values.len() as u32 - 1
-        })
-    }
-}
-
-/// For each selected row the number of its value of `field`.
-fn group_codes(chunk: &Chunk, field: &str, rows: &[u32], values: &mut Values) -> Vec<u32> {
-    if matches!(field, names::TRACE | names::SPAN | names::PARENT | names::DURATION_MS) {
-        return rows.iter().map(|row| values.intern(chunk.pseudo(field, *row as usize))).collect();
-    }
-    let absent = values.intern(None);
-    let mut codes = vec![absent; rows.len()];
-    for column in chunk.named(field) {
-        let Some((column_codes, dict)) = column.coded() else {
-            for (out, row) in codes.iter_mut().zip(rows) {
-                if let (Some(value), true) = (column.get(*row as usize), *out == absent) {
-                    *out = values.intern(Some(value.to_value()));
-                }
-            }
-            continue;
-        };
-        let dense = column_codes.dense(chunk.len());
-        let mut known: Vec<Option<u32>> = vec![None; dict.len() + 1];
-        for (out, row) in codes.iter_mut().zip(rows) {
-            let code = dense[*row as usize] as usize;
-            if code != 0 && *out == absent {
-                *out = *known[code].get_or_insert_with(|| values.intern(dict.get(code as u32).map(|v| v.to_value())));
-            }
-        }
-    }
-    codes
 }
 
 impl Store {
     /// Answers.
-    pub fn query(&self, query: &Query) -> Answer {
-        let began = Instant::now();
-        let mut answer = Answer::default();
-        let mut values: Vec<Values> = query.group_by.iter().map(|_| Values::default()).collect();
-        let mut groups: HashMap<(i64, Vec<u32>), Vec<Accumulator>> = HashMap::new();
-        self.parts().chunks.iter().for_each(|chunk| {
-            answer.rows_scanned += chunk.len() as u64;
-            let selected = chunk.select(&query.filter, query.from, query.to);
-            let rows: Vec<u32> = selected.rows().map(|r| r as u32).collect();
-            answer.rows_matched += rows.len() as u64;
-            if rows.is_empty() {
-                return;
-            }
-            if query.calculate.is_empty() {
-                // Keeps the newest: later chunks push older rows out.
-                let from = rows.len().saturating_sub(query.limit);
-                answer.raw.extend(chunk.rows(&rows[from..]));
-                answer.raw.sort_by_key(|row| std::cmp::Reverse(row.time));
-                answer.raw.truncate(query.limit);
-                return;
-            }
-            let codes: Vec<Vec<u32>> = query
-                .group_by
-                .iter()
-                .zip(&mut values)
-                .map(|(field, values)| group_codes(chunk, field, &rows, values))
-                .collect();
-            let views: Vec<Option<FieldView>> =
-                query.calculate.iter().map(|c| c.field().map(|f| FieldView::new(chunk, f))).collect();
-            let mut key = (0, vec![0; codes.len()]);
-            for (place, row) in rows.iter().enumerate() {
-                let row = *row as usize;
-                key.0 = query.step.map_or(0, |step| chunk.time[row].div_euclid(step.nanos().max(1)));
-                key.1.iter_mut().zip(&codes).for_each(|(k, c)| *k = c[place]);
-                if groups.len() >= GROUPS_MAX && !groups.contains_key(&key) {
-                    continue;
-                }
-                if !groups.contains_key(&key) {
-                    groups.insert(key.clone(), query.calculate.iter().map(Accumulator::new).collect());
-                }
-                let Some(accumulators) = groups.get_mut(&key) else { continue };
-                for (accumulator, view) in accumulators.iter_mut().zip(&views) {
-                    let (number, hash) = view.as_ref().map_or((None, None), |v| v.at(chunk, row));
-                    accumulator.add(number, hash);
-                }
-            }
-        });
-        answer.groups = groups
-            .into_iter()
-            .map(|((slot, codes), accumulators)| Group {
-                time: query.step.map(|step| Timestamp::from_nanos(slot.saturating_mul(step.nanos().max(1)))),
-                keys: codes.iter().zip(&values).map(|(c, v)| v.values[*c as usize].clone()).collect(),
-                figures: accumulators.iter().zip(&query.calculate).map(|(a, c)| a.figure(c)).collect(),
-            })
-            .collect();
-        answer.groups.sort_by(|a, b| {
-            let figure = |g: &Group| g.figures.first().copied().flatten().unwrap_or(f64::NEG_INFINITY);
-            a.time.cmp(&b.time).then(figure(b).total_cmp(&figure(a))).then_with(|| {
-                let text = |g: &Group| g.keys.iter().flatten().map(|v| v.as_ref().to_string()).collect::<Vec<_>>();
-                text(a).cmp(&text(b))
-            })
-        });
-        answer.groups.truncate(query.limit);
-        answer.elapsed_ms = began.elapsed().as_secs_f64() * 1e3;
-        answer
+    pub fn query(&self, query: &Query) -> Result<Answer, QueryError> {
+        let budget = budget::Budget::new(&query.limits);
+        let earliest = query.compare_to.map_or(query.from, |back| query.from - back);
+        let parts = self.parts_in(earliest, query.to);
+        let mut answer = answer::answer(&parts.refs(), query, &budget)?;
+        if budget.stopped() == Some(budget::Stop::Cancelled) {
+            return Err(QueryError::Cancelled);
+        }
+        answer.incomplete = parts.incomplete.iter().map(|f| format!("left out: {f}")).chain(budget.said()).collect();
+        answer.elapsed_ms = budget.elapsed_ms();
+        Ok(answer)
+    }
+
+    /// One trace in the order of a waterfall.
+    pub fn trace(&self, id: u128, limits: &Limits) -> Result<Trace, QueryError> {
+        let budget = budget::Budget::new(limits);
+        let parts = self.parts();
+        let mut trace = trace::trace(&parts.refs(), id, &budget);
+        if budget.stopped() == Some(budget::Stop::Cancelled) {
+            return Err(QueryError::Cancelled);
+        }
+        trace.incomplete.extend(parts.incomplete.iter().map(|f| format!("left out: {f}")).chain(budget.said()));
+        Ok(trace)
+    }
+
+    /// Which services call which.
+    pub fn service_map(
+        &self,
+        filter: &Filter,
+        from: Timestamp,
+        to: Timestamp,
+        limits: &Limits,
+    ) -> Result<ServiceMap, QueryError> {
+        let budget = budget::Budget::new(limits);
+        let parts = self.parts_in(from, to);
+        let mut map = services::service_map(&parts.refs(), filter, (from, to), &budget)?;
+        if budget.stopped() == Some(budget::Stop::Cancelled) {
+            return Err(QueryError::Cancelled);
+        }
+        map.incomplete.extend(parts.incomplete.iter().map(|f| format!("left out: {f}")).chain(budget.said()));
+        map.elapsed_ms = budget.elapsed_ms();
+        Ok(map)
+    }
+
+    /// Which fields there are, by name.
+    pub fn fields(&self, from: Timestamp, to: Timestamp, limits: &Limits) -> Result<Fields, QueryError> {
+        let budget = budget::Budget::new(limits);
+        let parts = self.parts_in(from, to);
+        let mut fields = fields::fields(&parts.refs(), (from, to), &budget);
+        if budget.stopped() == Some(budget::Stop::Cancelled) {
+            return Err(QueryError::Cancelled);
+        }
+        fields.incomplete.extend(parts.incomplete.iter().map(|f| format!("left out: {f}")).chain(budget.said()));
+        Ok(fields)
     }
 }

@@ -164,6 +164,12 @@ pub struct Parts {
     pub incomplete: Vec<String>,
 }
 
+impl Parts {
+    pub(crate) fn refs(&self) -> Vec<&Chunk> {
+        self.chunks.iter().map(|chunk| &**chunk).collect()
+    }
+}
+
 /// Why a store cannot be opened or tended.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

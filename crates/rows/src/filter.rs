@@ -4,17 +4,25 @@
 //! duration_ms > 1000 and (service.name = 'web' or not http.route exists) and device in ('tv', 'phone') and name contains 'play'
 //! ```
 //!
-//! Comparisons: `=`, `!=`, `<`, `<=`, `>`, `>=`, `contains`, `starts-with`, `in (…)`, `exists`. A row without the field
-//! satisfies no comparison, as in SQL; ask for it with `not field exists`. Whole numbers and others compare by value; text
-//! and numbers never equal each other. A field with other characters than letters, digits, `.`, `_`, `-` and `/` is
-//! written in backticks.
+//! Comparisons: `=`, `!=`, `<`, `<=`, `>`, `>=`, `contains`, `does-not-contain`, `starts-with`, `ends-with`, `matches` (a
+//! regular expression), `in (…)`, `not in (…)`, `exists`, `not exists`. A row without the field satisfies no comparison, as
+//! in SQL; ask for it with `field not exists`. Whole numbers and others compare by value; text and numbers never equal each
+//! other. `time` is when the event began, compared with RFC 3339 text. A field with other characters than letters, digits,
+//! `.`, `_`, `-`, `/` and `$` is written in backticks.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use vocab::Timestamp;
+
 use crate::row::{Row, Value, ValueRef};
 
+/// The pseudo-field that is when an event began.
+pub const TIME: &str = "time";
+
+/// A compiled pattern takes no more bytes than this; a longer one is refused.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
 const DEPTH_MAX: usize = 64;
 const LENGTH_MAX: usize = 16 << 10;
 
@@ -22,16 +30,53 @@ const LENGTH_MAX: usize = 16 << 10;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Filter {
     text: String,
-    root: Node,
+    root: Condition,
 }
 
+/// What a filter is made of.
 #[derive(Clone, Debug, PartialEq)]
-enum Node {
+pub enum Condition {
+    /// Every row.
     All,
+    /// One comparison.
     Test(Test),
-    And(Vec<Node>),
-    Or(Vec<Node>),
-    Not(Box<Node>),
+    /// Each of these.
+    And(Vec<Condition>),
+    /// At least one of these.
+    Or(Vec<Condition>),
+    /// Not this.
+    Not(Box<Condition>),
+}
+
+/// A regular expression that keeps its text.
+#[derive(Clone, Debug)]
+pub struct Pattern(regex::Regex);
+
+impl Pattern {
+    /// Compiles; linear in the text it is tried on.
+    pub fn new(text: &str) -> Result<Pattern, String> {
+        let built = regex::RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
+        built.map(Pattern).map_err(|e| match e {
+            regex::Error::CompiledTooBig(_) => "the regular expression is too large".to_owned(),
+            other => {
+                // The library draws a picture over several lines; its last one says what is wrong.
+                let text = other.to_string();
+                let last = text.lines().last().unwrap_or_default();
+                format!("not a regular expression: {}", last.trim_start_matches("error: "))
+            }
+        })
+    }
+
+    /// Whether it occurs in the text.
+    pub fn is_in(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Pattern) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
 }
 
 /// One comparison of one field.
@@ -64,8 +109,16 @@ pub enum Comparison {
     Contains(String),
     /// Text at the start of text.
     StartsWith(String),
+    /// Text at the end of text.
+    EndsWith(String),
+    /// Not text within text.
+    ContainsNot(String),
+    /// A regular expression that occurs in the text.
+    Matches(Pattern),
     /// One of these.
     In(Vec<Value>),
+    /// None of these.
+    NotIn(Vec<Value>),
 }
 
 /// Why a text is no filter, and where.
@@ -102,15 +155,41 @@ impl Comparison {
             Comparison::GreaterEqual(other) => with(other).is_some_and(|o| o.is_ge()),
             Comparison::Contains(part) => matches!(value, ValueRef::Str(text) if text.contains(part)),
             Comparison::StartsWith(part) => matches!(value, ValueRef::Str(text) if text.starts_with(part)),
+            Comparison::EndsWith(part) => matches!(value, ValueRef::Str(text) if text.ends_with(part)),
+            Comparison::ContainsNot(part) => !matches!(value, ValueRef::Str(text) if text.contains(part)),
+            Comparison::Matches(pattern) => matches!(value, ValueRef::Str(text) if pattern.is_in(text)),
             Comparison::In(others) => others.iter().any(|other| with(other).is_some_and(|o| o.is_eq())),
+            Comparison::NotIn(others) => !others.iter().any(|other| with(other).is_some_and(|o| o.is_eq())),
         }
+    }
+
+    /// The same comparison of nanoseconds since the epoch, where the values are times in RFC 3339; the value that is none
+    /// otherwise. Comparisons of text as text make no sense on times and are refused as well.
+    pub fn of_time(&self) -> Result<Comparison, String> {
+        let nanos = |value: &Value| match value {
+            Value::Str(text) => Timestamp::parse(text).map(|t| Value::Int(t.nanos())).map_err(|e| e.to_string()),
+            other => Err(format!("{} is not a time such as '2026-11-23T09:00:00Z'", other.as_ref())),
+        };
+        let all = |values: &[Value]| values.iter().map(nanos).collect::<Result<Vec<_>, _>>();
+        Ok(match self {
+            Comparison::Exists => Comparison::Exists,
+            Comparison::Equal(v) => Comparison::Equal(nanos(v)?),
+            Comparison::NotEqual(v) => Comparison::NotEqual(nanos(v)?),
+            Comparison::Less(v) => Comparison::Less(nanos(v)?),
+            Comparison::LessEqual(v) => Comparison::LessEqual(nanos(v)?),
+            Comparison::Greater(v) => Comparison::Greater(nanos(v)?),
+            Comparison::GreaterEqual(v) => Comparison::GreaterEqual(nanos(v)?),
+            Comparison::In(v) => Comparison::In(all(v)?),
+            Comparison::NotIn(v) => Comparison::NotIn(all(v)?),
+            _ => return Err("a time is compared with = != < <= > >= in".to_owned()),
+        })
     }
 }
 
 impl Filter {
     /// The filter that every row satisfies.
     pub fn all() -> Filter {
-        Filter { text: String::new(), root: Node::All }
+        Filter { text: String::new(), root: Condition::All }
     }
 
     /// Parses; an empty text is [`Filter::all`].
@@ -131,23 +210,31 @@ impl Filter {
         Ok(Filter { text: text.trim().to_owned(), root })
     }
 
+    /// What it is made of.
+    pub fn root(&self) -> &Condition {
+        &self.root
+    }
+
     /// Whether a row satisfies it.
     pub fn matches(&self, row: &Row) -> bool {
         self.evaluate(&mut |test| match row.get(&test.field) {
             Some(value) => test.comparison.holds(Some(value.as_ref())),
+            None if test.field == TIME => {
+                test.comparison.of_time().is_ok_and(|c| c.holds(Some(ValueRef::Int(row.time.nanos()))))
+            }
             None => test.comparison.holds(row.field(&test.field).as_ref().map(Value::as_ref)),
         })
     }
 
     /// Evaluates with the result of each comparison given by `test`; stops as soon as the answer is clear.
     pub fn evaluate(&self, test: &mut dyn FnMut(&Test) -> bool) -> bool {
-        fn walk(node: &Node, test: &mut dyn FnMut(&Test) -> bool) -> bool {
+        fn walk(node: &Condition, test: &mut dyn FnMut(&Test) -> bool) -> bool {
             match node {
-                Node::All => true,
-                Node::Test(t) => test(t),
-                Node::And(nodes) => nodes.iter().all(|n| walk(n, test)),
-                Node::Or(nodes) => nodes.iter().any(|n| walk(n, test)),
-                Node::Not(inner) => !walk(inner, test),
+                Condition::All => true,
+                Condition::Test(t) => test(t),
+                Condition::And(nodes) => nodes.iter().all(|n| walk(n, test)),
+                Condition::Or(nodes) => nodes.iter().any(|n| walk(n, test)),
+                Condition::Not(inner) => !walk(inner, test),
             }
         }
         walk(&self.root, test)
@@ -168,18 +255,18 @@ impl Filter {
             or: &'a dyn Fn(S, S) -> S,
             not: &'a dyn Fn(S) -> S,
         }
-        fn walk<S>(node: &Node, ops: &Ops<'_, S>, test: &mut dyn FnMut(&Test) -> S) -> S {
-            let mut join = |nodes: &[Node], with: &dyn Fn(S, S) -> S| {
+        fn walk<S>(node: &Condition, ops: &Ops<'_, S>, test: &mut dyn FnMut(&Test) -> S) -> S {
+            let mut join = |nodes: &[Condition], with: &dyn Fn(S, S) -> S| {
                 let mut sets = nodes.iter().map(|n| walk(n, ops, test)).collect::<Vec<_>>().into_iter();
                 let first = sets.next().unwrap_or_else(|| (ops.all)());
                 sets.fold(first, with)
             };
             match node {
-                Node::All => (ops.all)(),
-                Node::And(nodes) => join(nodes, ops.and),
-                Node::Or(nodes) => join(nodes, ops.or),
-                Node::Test(t) => test(t),
-                Node::Not(inner) => (ops.not)(walk(inner, ops, test)),
+                Condition::All => (ops.all)(),
+                Condition::And(nodes) => join(nodes, ops.and),
+                Condition::Or(nodes) => join(nodes, ops.or),
+                Condition::Test(t) => test(t),
+                Condition::Not(inner) => (ops.not)(walk(inner, ops, test)),
             }
         }
         walk(&self.root, &Ops { all, and, or, not }, test)
@@ -187,16 +274,16 @@ impl Filter {
 
     /// The fields it looks at, each once, in order of appearance.
     pub fn fields(&self) -> Vec<&str> {
-        fn walk<'a>(node: &'a Node, fields: &mut Vec<&'a str>) {
+        fn walk<'a>(node: &'a Condition, fields: &mut Vec<&'a str>) {
             match node {
-                Node::All => {}
-                Node::Test(t) => {
+                Condition::All => {}
+                Condition::Test(t) => {
                     if !fields.contains(&t.field.as_str()) {
                         fields.push(&t.field);
                     }
                 }
-                Node::And(nodes) | Node::Or(nodes) => nodes.iter().for_each(|n| walk(n, fields)),
-                Node::Not(inner) => walk(inner, fields),
+                Condition::And(nodes) | Condition::Or(nodes) => nodes.iter().for_each(|n| walk(n, fields)),
+                Condition::Not(inner) => walk(inner, fields),
             }
         }
         let mut fields = Vec::new();
@@ -265,28 +352,28 @@ impl<'a> Parser<'a> {
         taken
     }
 
-    fn or(&mut self, depth: usize) -> Result<Node, ParseFilterError> {
+    fn or(&mut self, depth: usize) -> Result<Condition, ParseFilterError> {
         let mut nodes = vec![self.and(depth)?];
         while self.word("or") {
             nodes.push(self.and(depth)?);
         }
-        Ok(if nodes.len() == 1 { nodes.remove(0) } else { Node::Or(nodes) })
+        Ok(if nodes.len() == 1 { nodes.remove(0) } else { Condition::Or(nodes) })
     }
 
-    fn and(&mut self, depth: usize) -> Result<Node, ParseFilterError> {
+    fn and(&mut self, depth: usize) -> Result<Condition, ParseFilterError> {
         let mut nodes = vec![self.not(depth)?];
         while self.word("and") {
             nodes.push(self.not(depth)?);
         }
-        Ok(if nodes.len() == 1 { nodes.remove(0) } else { Node::And(nodes) })
+        Ok(if nodes.len() == 1 { nodes.remove(0) } else { Condition::And(nodes) })
     }
 
-    fn not(&mut self, depth: usize) -> Result<Node, ParseFilterError> {
+    fn not(&mut self, depth: usize) -> Result<Condition, ParseFilterError> {
         if depth > DEPTH_MAX {
             return self.wrong("nested deeper than 64 levels");
         }
         if self.word("not") {
-            return Ok(Node::Not(Box::new(self.not(depth + 1)?)));
+            return Ok(Condition::Not(Box::new(self.not(depth + 1)?)));
         }
         if self.symbol("(") {
             let inner = self.or(depth + 1)?;
@@ -296,8 +383,20 @@ impl<'a> Parser<'a> {
             return Ok(inner);
         }
         let field = self.field()?;
+        if self.word("not-exists") {
+            return Ok(Condition::Not(Box::new(Condition::Test(Test { field, comparison: Comparison::Exists }))));
+        }
+        if self.word("not") {
+            if self.word("exists") {
+                return Ok(Condition::Not(Box::new(Condition::Test(Test { field, comparison: Comparison::Exists }))));
+            }
+            if self.word("in") {
+                return Ok(Condition::Test(Test { field, comparison: Comparison::NotIn(self.list()?) }));
+            }
+            return self.wrong("expected in or exists after not");
+        }
         let comparison = self.comparison()?;
-        Ok(Node::Test(Test { field, comparison }))
+        Ok(Condition::Test(Test { field, comparison }))
     }
 
     fn field(&mut self) -> Result<String, ParseFilterError> {
@@ -330,18 +429,29 @@ impl<'a> Parser<'a> {
         if self.word("starts-with") {
             return Ok(Comparison::StartsWith(self.text_literal()?));
         }
+        if self.word("ends-with") {
+            return Ok(Comparison::EndsWith(self.text_literal()?));
+        }
+        if self.word("does-not-contain") {
+            return Ok(Comparison::ContainsNot(self.text_literal()?));
+        }
+        if self.word("matches") {
+            self.skip();
+            let at = self.at;
+            let text = self.text_literal()?;
+            return match Pattern::new(&text) {
+                Ok(pattern) => Ok(Comparison::Matches(pattern)),
+                Err(reason) => {
+                    self.at = at;
+                    self.wrong(&reason)
+                }
+            };
+        }
         if self.word("in") {
-            if !self.symbol("(") {
-                return self.wrong("expected ( after in");
-            }
-            let mut values = vec![self.literal()?];
-            while self.symbol(",") {
-                values.push(self.literal()?);
-            }
-            if !self.symbol(")") {
-                return self.wrong("expected , or )");
-            }
-            return Ok(Comparison::In(values));
+            return Ok(Comparison::In(self.list()?));
+        }
+        if self.word("not-in") {
+            return Ok(Comparison::NotIn(self.list()?));
         }
         for (symbol, make) in [
             ("!=", Comparison::NotEqual as fn(Value) -> Comparison),
@@ -356,7 +466,24 @@ impl<'a> Parser<'a> {
                 return Ok(make(self.literal()?));
             }
         }
-        self.wrong("expected one of = != < <= > >= contains starts-with in exists")
+        self.wrong(
+            "expected one of = != < <= > >= contains does-not-contain starts-with ends-with matches in, not in, exists, \
+             not exists",
+        )
+    }
+
+    fn list(&mut self) -> Result<Vec<Value>, ParseFilterError> {
+        if !self.symbol("(") {
+            return self.wrong("expected ( after in");
+        }
+        let mut values = vec![self.literal()?];
+        while self.symbol(",") {
+            values.push(self.literal()?);
+        }
+        if !self.symbol(")") {
+            return self.wrong("expected , or )");
+        }
+        Ok(values)
     }
 
     fn text_literal(&mut self) -> Result<String, ParseFilterError> {
@@ -407,6 +534,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-fn is_field_char(c: char) -> bool {
+/// What a field's name may hold without backticks.
+pub(crate) fn is_field_char(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | '$')
 }

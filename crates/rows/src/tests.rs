@@ -29,19 +29,42 @@ fn filters_say_what_they_mean() {
         "trace.trace_id = '000000000000000000000000000000ab'",
         "`service.name` != 'x'",
         "device != 3",
+        "device matches '^t.$' and service.name ends-with 'eb' and device does-not-contain 'x'",
+        "n does-not-contain 'x' and n not in (1, 2) and nothing not exists",
+        "time < '1970-01-01T00:00:01Z' and time >= '1970-01-01T00:00:00Z'",
     ] {
         check(yes, true);
     }
     for no in ["nothing != 'x'", "n = '3'", "device = 'phone'", "not device exists", "ok = false", "n > 3"] {
         check(no, false);
     }
+    for no in [
+        "nothing does-not-contain 'x'",
+        "nothing not in (1)",
+        "n not in (1, 3.0)",
+        "n matches '3'",
+        "device not exists",
+        "device matches '^v'",
+        "time > '1970-01-01T00:00:01Z'",
+        "time > 5",
+    ] {
+        check(no, false);
+    }
 }
 
 #[test]
 fn faults_name_their_place() {
-    for (text, at) in
-        [("a = ", 5), ("a b", 3), ("(a = 1", 7), ("a = 'x", 5), ("= 1", 1), ("a = 1 b = 2", 7), ("a in 1", 6)]
-    {
+    for (text, at) in [
+        ("a = ", 5),
+        ("a b", 3),
+        ("(a = 1", 7),
+        ("a = 'x", 5),
+        ("= 1", 1),
+        ("a = 1 b = 2", 7),
+        ("a in 1", 6),
+        ("a matches '('", 11),
+        ("a not = 1", 7),
+    ] {
         assert_eq!(Filter::parse(text).unwrap_err().at, at, "{text}");
     }
     assert!(Filter::parse(&"(".repeat(10_000)).unwrap_err().reason.contains("64 levels"));

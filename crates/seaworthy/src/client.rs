@@ -128,13 +128,23 @@ impl Client {
         self.call(Method::POST, path, Some(body)).await
     }
 
+    /// POST, for an answer of this media type.
+    pub async fn post_for(&self, path: &str, body: &Value, media: &str) -> Result<Bytes> {
+        self.bytes_as(Method::POST, path, Some(body), media).await
+    }
+
     /// Calls and gives the answer as it is.
     pub async fn bytes(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes> {
+        self.bytes_as(method, path, body, "*/*").await
+    }
+
+    async fn bytes_as(&self, method: Method, path: &str, body: Option<&Value>, media: &str) -> Result<Bytes> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
             .header("authorization", format!("Bearer {}", self.token))
             .header("content-type", "application/json")
+            .header("accept", media)
             .body(Full::new(Bytes::from(body.map(Value::to_string).unwrap_or_default())))?;
         let unreachable = |reason: String| Failure::Unreachable(format!("{} cannot be reached: {reason}", self.base));
         let whole = async {

@@ -56,6 +56,20 @@ pub fn text(comparison: &Value) -> String {
         comparison["attributes_compared"],
         cell(&comparison["summary"])
     );
+    for cause in comparison["causes"].as_array().into_iter().flatten() {
+        let shares = format!("{} beside {}", percent(&cause["selected_share"]), percent(&cause["baseline_share"]));
+        text.push_str(&format!("  {}  {shares}\n", cell(&cause["filter"])));
+        let same: Vec<String> = cause["aliases"].as_array().into_iter().flatten().map(|a| cell(&a["filter"])).collect();
+        if !same.is_empty() {
+            text.push_str(&format!("      says the same: {}\n", same.join(", ")));
+        }
+    }
+    for note in comparison["notes"].as_array().into_iter().flatten() {
+        text.push_str(&format!("  note: {}\n", cell(note)));
+    }
+    for left_out in comparison["incomplete"].as_array().into_iter().flatten() {
+        text.push_str(&format!("  left out: {}\n", cell(left_out)));
+    }
     let rows: Vec<Vec<String>> = comparison["ranked"]
         .as_array()
         .into_iter()
@@ -69,11 +83,12 @@ pub fn text(comparison: &Value) -> String {
                 percent(&r["selected_share"]),
                 percent(&r["baseline_share"]),
                 score,
+                r["explained_by"].as_str().map(|by| format!("explained by {by}")).unwrap_or_default(),
             ]
         })
         .collect();
     if !rows.is_empty() {
-        text.push_str(&table(&["attribute", "value", "selected", "baseline", "score"], &rows));
+        text.push_str(&table(&["attribute", "value", "selected", "baseline", "score", ""], &rows));
     }
     let apart: Vec<String> = comparison["apart"]
         .as_array()

@@ -63,6 +63,12 @@ enum Command {
     Experiment(experiment::Args),
     /// Ask the events: filter, group by, count, percentiles, over time.
     Query(query::Args),
+    /// One trace, callers before those they call.
+    Trace(query::TraceArgs),
+    /// Which services call which.
+    Map(query::WindowArgs),
+    /// Which fields events have, and some of their values.
+    Fields(query::WindowArgs),
     /// What is different about the events that match.
     Compare(compare::Args),
     /// Read and verify the audit log.
@@ -116,6 +122,9 @@ fn main() -> ExitCode {
             Command::Flagd(args) => flagd_cmd::run(args).await,
             Command::Experiment(args) => experiment::run(args).await,
             Command::Query(args) => query::run(args).await,
+            Command::Trace(args) => query::trace(args).await,
+            Command::Map(args) => query::map(args).await,
+            Command::Fields(args) => query::fields(args).await,
             Command::Compare(args) => compare::run(args).await,
             Command::Audit(args) => audit_cmd::run(args).await,
             Command::Events(args) => events_cmd::run(&args),

@@ -27,7 +27,7 @@ use tonic::codec::CompressionEncoding;
 use vocab::{Id, Millis, Timestamp};
 
 use crate::app::{App, draw, entry_json, lock, now};
-use crate::ingest::{BODY_BYTES_MAX, Grpc, http_logs, http_traces, value_json};
+use crate::ingest::{BODY_BYTES_MAX, Grpc, http_logs, http_traces};
 use crate::problem::Problem;
 use crate::{delegations_api, flags_api, previews_api, profiles_api, proxies, view};
 
@@ -71,8 +71,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(profiles_api::routes())
         .merge(previews_api::routes())
         .merge(crate::lifecycle::routes())
-        .route("/api/v1/query", post(query))
-        .route("/api/v1/compare", post(compare))
+        .merge(crate::query_api::routes())
         .route("/api/v1/tokens", get(tokens).post(create_token))
         .route("/api/v1/tokens/{id}", delete(revoke_token))
         .route("/api/v1/stream", get(stream))
@@ -186,14 +185,10 @@ async fn plan(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
         let distinct = |filter: &Filter| {
             let query = events::Query {
                 filter: filter.clone(),
-                from: to - span,
-                to,
-                group_by: Vec::new(),
                 calculate: vec![Calculation::CountDistinct(rows::names::SUBJECT.into())],
-                step: None,
-                limit: 1,
+                ..events::Query::new(to - span, to)
             };
-            app.store.query(&query).groups.first().and_then(|g| g.figures[0]).unwrap_or(0.0)
+            app.store.query(&query).ok().and_then(|found| found.rows.first()?.first()?.number()).unwrap_or(0.0)
         };
         let (fine, failed) = (distinct(&spec.kpi.success), distinct(&spec.kpi.failure));
         let subjects = fine.max(failed);
@@ -381,125 +376,6 @@ pub(crate) fn time(text: Option<&str>, default: Timestamp) -> Result<Timestamp, 
             None => Timestamp::parse(text).map_err(|_| wrong()),
         },
     }
-}
-
-fn filter(text: &str) -> Result<Filter, Problem> {
-    Filter::parse(text).map_err(|e| Problem::bad_request("invalid-filter", e.to_string(), "see docs/reference/api.md"))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Asked {
-    #[serde(default)]
-    dataset: Option<String>,
-    #[serde(default, rename = "where")]
-    filter: String,
-    #[serde(default)]
-    group_by: Vec<String>,
-    #[serde(default)]
-    calculate: Vec<String>,
-    from: Option<String>,
-    to: Option<String>,
-    step_ms: Option<u64>,
-    limit: Option<usize>,
-}
-
-fn dataset(name: Option<&str>) -> Result<(), Problem> {
-    match name {
-        None | Some("events") => Ok(()),
-        Some(other) => {
-            Err(Problem::not_found("unknown-dataset", format!("there is no dataset {other:?}; there is `events`")))
-        }
-    }
-}
-
-async fn query(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
-    app.authorize(&headers, Role::Read)?;
-    let asked: Asked = parse(&body)?;
-    dataset(asked.dataset.as_deref())?;
-    let calculate: Result<Vec<Calculation>, Problem> = asked
-        .calculate
-        .iter()
-        .map(|c| {
-            Calculation::parse(c)
-                .map_err(|e| Problem::bad_request("invalid-calculation", e.to_string(), "see docs/reference/api.md"))
-        })
-        .collect();
-    let query = events::Query {
-        filter: filter(&asked.filter)?,
-        from: time(asked.from.as_deref(), now() - Millis::from_secs(7_200))?,
-        to: time(asked.to.as_deref(), now() + Millis::from_secs(60))?,
-        group_by: asked.group_by.clone(),
-        calculate: calculate?,
-        step: asked.step_ms.map(|ms| Millis(ms.max(1))),
-        limit: asked.limit.unwrap_or(100).min(10_000),
-    };
-    blocking(move || {
-        let answer = app.store.query(&query);
-        let columns: Vec<&String> = asked.group_by.iter().chain(&asked.calculate).collect();
-        let rows: Vec<Value> = if query.calculate.is_empty() {
-            answer
-                .raw
-                .iter()
-                .map(|row| {
-                    let mut map: serde_json::Map<String, Value> =
-                        row.attributes.iter().map(|(k, v)| (k.clone(), value_json(v))).collect();
-                    map.insert("time".into(), json!(row.time));
-                    for name in [rows::names::DURATION_MS, rows::names::TRACE, rows::names::SPAN, rows::names::PARENT] {
-                        if let Some(value) = row.field(name) {
-                            map.insert(name.into(), value_json(&value));
-                        }
-                    }
-                    Value::Object(map)
-                })
-                .collect()
-        } else {
-            answer
-                .groups
-                .iter()
-                .map(|group| {
-                    let mut map = serde_json::Map::new();
-                    if let Some(time) = group.time {
-                        map.insert("time".into(), json!(time));
-                    }
-                    for (name, value) in asked.group_by.iter().zip(&group.keys) {
-                        map.insert(name.clone(), value.as_ref().map_or(Value::Null, value_json));
-                    }
-                    for (name, figure) in asked.calculate.iter().zip(&group.figures) {
-                        map.insert(name.clone(), json!(figure));
-                    }
-                    Value::Object(map)
-                })
-                .collect()
-        };
-        Ok(Json(json!({"rows": rows, "columns": columns, "rows_scanned": answer.rows_scanned,
-            "rows_matched": answer.rows_matched, "elapsed_ms": answer.elapsed_ms}))
-        .into_response())
-    })
-    .await
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Compared {
-    #[serde(default)]
-    dataset: Option<String>,
-    #[serde(rename = "where")]
-    filter: String,
-    baseline_where: Option<String>,
-    from: Option<String>,
-    to: Option<String>,
-}
-
-async fn compare(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
-    app.authorize(&headers, Role::Read)?;
-    let asked: Compared = parse(&body)?;
-    dataset(asked.dataset.as_deref())?;
-    let selection = filter(&asked.filter)?;
-    let baseline = asked.baseline_where.as_deref().map(filter).transpose()?;
-    let from = time(asked.from.as_deref(), now() - Millis::from_secs(7_200))?;
-    let to = time(asked.to.as_deref(), now() + Millis::from_secs(60))?;
-    blocking(move || Ok(Json(app.store.compare(&selection, baseline.as_ref(), from, to)).into_response())).await
 }
 
 async fn tokens(State(app): Shared, headers: HeaderMap) -> Answer {

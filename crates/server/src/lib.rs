@@ -24,6 +24,7 @@ mod previews_api;
 mod problem;
 mod profiles_api;
 mod proxies;
+mod query_api;
 mod recent;
 mod tap;
 mod tending;

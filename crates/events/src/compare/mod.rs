@@ -157,8 +157,7 @@ impl Store {
             bits.and(side::members(chunk, &side.traces, &side.subjects))
         };
         let stored = self.parts();
-        let chunks: Vec<&Chunk> = stored.chunks.iter().map(|chunk| &**chunk).collect();
-        let parts = parallel(&chunks, |_, chunk| {
+        let parts = parallel(&stored.refs(), |_, chunk| {
             let selected = rows_of(chunk, selection);
             let rows: Vec<u32> = selected.rows().map(|r| r as u32).collect();
             let listed = |bits: crate::bits::Bits| Rows::Listed {

@@ -5,6 +5,9 @@
 
 use rows::ValueRef;
 
+/// A sign and the number behind it.
+type Bound = (&'static str, f64);
+
 /// In the order of the numbers.
 pub(super) type Bin = u16;
 
@@ -45,7 +48,7 @@ impl Range {
         self.low.is_none_or(|low| bin >= low) && self.high.is_none_or(|high| bin <= high)
     }
 
-    fn bounds(&self) -> (Option<(&'static str, f64)>, Option<(&'static str, f64)>) {
+    fn bounds(&self) -> (Option<Bound>, Option<Bound>) {
         let low = self.low.map(|b| (if b >= NEGATIVE_BELOW { ">=" } else { ">" }, edge(b)));
         let high =
             self.high.and_then(|b| b.checked_add(1)).map(|b| (if b >= NEGATIVE_BELOW { "<" } else { "<=" }, edge(b)));
