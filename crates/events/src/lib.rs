@@ -34,6 +34,8 @@ pub use store::{AppendError, Appended, Batch, OpenError, Parts, SEGMENT_ROWS, St
 pub use tend::{Keep, SEGMENT_ROWS_MAX};
 
 #[cfg(test)]
+mod planted_tests;
+#[cfg(test)]
 mod store_tests;
 #[cfg(test)]
 mod tests;
