@@ -163,9 +163,14 @@ fn kill_9_under_load_loses_nothing_acknowledged() {
                 Ok((200, _)) => puts.insert(key),
                 _ => continue,
             };
-            let log = json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [{"timeUnixNano": "1764000000000000000", "eventName": "load"}]}]}]});
-            if let Ok((200, _)) = call(&listen, "POST", "/v1/logs", &headers, log.to_string().as_bytes()) {
+            let at = (1_764_000_000_000_000_000_u64 + round as u64 * 1_000_000 + n).to_string();
+            let log =
+                json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [{"timeUnixNano": at, "eventName": "load"}]}]}]});
+            let send = || call(&listen, "POST", "/v1/logs", &headers, log.to_string().as_bytes());
+            if let Ok((200, _)) = send() {
                 rows += 1;
+                // As a client does that did not hear the answer.
+                let _ = send();
             }
         }
         killer.join().unwrap();

@@ -67,12 +67,18 @@ fn a_full_disk_refuses_and_still_stops() {
     until(40, "the fault is on", || (faults_on() == 1).then_some(()));
 
     fill(&inside.join("filler"));
-    let span = json!({"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "0af7651916cd43dd8448eb211c80319c",
-        "spanId": "b7ad6b7169203331", "name": "kept", "startTimeUnixNano": "1764000000000000000"}]}]}]});
+    // Each is another one: the same would be taken for a second try, which needs no room.
+    let sent = std::cell::Cell::new(0_u64);
+    let span = || {
+        sent.set(sent.get() + 1);
+        let at = (1_764_000_000_000_000_000_u64 + sent.get()).to_string();
+        json!({"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "0af7651916cd43dd8448eb211c80319c",
+            "spanId": "b7ad6b7169203331", "name": "kept", "startTimeUnixNano": at}]}]}]})
+    };
     // The last page of the log has room for a few yet.
     let mut kept = 0;
     let refused = until(10, "spans are refused", || {
-        let (status, answer) = post("/v1/traces", span.clone());
+        let (status, answer) = post("/v1/traces", span());
         kept += u32::from(status == 200);
         (status != 200).then_some((status, answer["code"].clone()))
     });
@@ -97,7 +103,7 @@ fn a_full_disk_refuses_and_still_stops() {
 
     std::fs::remove_file(inside.join("filler")).unwrap();
     until(10, "room again", || (put("later").0 == 200).then_some(()));
-    until(10, "spans are taken again", || (post("/v1/traces", span.clone()).0 == 200).then_some(()));
+    until(10, "spans are taken again", || (post("/v1/traces", span()).0 == 200).then_some(()));
     kept += 1;
     until(10, "everything is on record", || {
         let (_, page) = api(&listen, &admin, "GET", "/api/v1/audit?limit=200", &Value::Null);
