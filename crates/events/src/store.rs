@@ -28,6 +28,8 @@ const FREEZE_ROWS: usize = 16_384;
 const FREEZE_TEXT_BYTES: usize = 32 << 20;
 /// Frozen chunks that are merged by whoever asks next: many questions about few rows leave many small ones.
 const FROZEN_MAX: usize = 24;
+/// Rows of Parquet files that one question reads: what it looks at is in memory meanwhile, some 100 bytes a row if it looks at everything.
+const COLD_ROWS_MAX: usize = 16_000_000;
 /// The first byte of a batch in the log that has a key, where others have the version of the codec.
 const KEYED: u8 = 0xf1;
 
@@ -346,7 +348,9 @@ impl Store {
             parts = self.all_parts();
         }
         let mut found = Parts::default();
-        for part in parts {
+        let (mut cold_rows, mut too_cold) = (0, 0);
+        // Newest first, as what is too much is left out at the old end.
+        for part in parts.iter().rev() {
             let (min, max, rows) = part.extent();
             if rows == 0 || max < from.nanos() || min >= to.nanos() {
                 continue;
@@ -354,13 +358,27 @@ impl Store {
             let chunk = match &part.place {
                 Place::Memory(chunk) => Ok(chunk.clone()),
                 Place::Hot(hot) => hot.chunk().cloned(),
-                Place::Cold(cold) => cold.chunk(),
+                Place::Cold(_) if cold_rows > 0 && cold_rows + rows > COLD_ROWS_MAX => {
+                    too_cold += rows;
+                    continue;
+                }
+                Place::Cold(cold) => {
+                    cold_rows += rows;
+                    cold.chunk()
+                }
             };
             match chunk {
                 Ok(chunk) => found.chunks.push(chunk),
                 Err(reason) => found.incomplete.push(reason),
             }
         }
+        if too_cold > 0 {
+            let reason = format!(
+                "{too_cold} of the oldest events are in Parquet files, of which one question reads {COLD_ROWS_MAX} events: ask for a shorter time"
+            );
+            found.incomplete.push(reason);
+        }
+        found.chunks.reverse();
         found
     }
 
@@ -409,7 +427,13 @@ impl Store {
 
     /// Reads every file and names those that are damaged; answers leave them out. Slow.
     pub fn damage(&self) -> Vec<String> {
-        self.parts().incomplete
+        let parts = self.all_parts();
+        let damage = parts.iter().filter_map(|part| match &part.place {
+            Place::Memory(_) => None,
+            Place::Hot(hot) => hot.chunk().err(),
+            Place::Cold(cold) => cold.chunk().err(),
+        });
+        damage.collect()
     }
 
     /// How many rows there are.

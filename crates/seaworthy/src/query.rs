@@ -28,8 +28,8 @@ pub struct Args {
     /// Which groups, e.g. "count > 100 and p99(duration_ms) >= 250".
     #[arg(long)]
     having: Option<String>,
-    /// In which order, e.g. "count desc"; several times.
-    #[arg(long)]
+    /// In which order, e.g. "count desc" or -count; several times.
+    #[arg(long, allow_hyphen_values = true)]
     order: Vec<String>,
     /// Fields of raw rows, separated by commas.
     #[arg(long, value_delimiter = ',')]

@@ -156,7 +156,10 @@ impl Store {
             }
             bits.and(side::members(chunk, &side.traces, &side.subjects))
         };
-        let stored = self.parts();
+        let sides = || std::iter::once(selection).chain(baseline);
+        let from = sides().filter_map(|side| side.from).fold(question.from, Timestamp::min);
+        let to = sides().filter_map(|side| side.to).fold(question.to, Timestamp::max);
+        let stored = self.parts_in(from, to);
         let parts = parallel(&stored.refs(), |_, chunk| {
             let selected = rows_of(chunk, selection);
             let rows: Vec<u32> = selected.rows().map(|r| r as u32).collect();

@@ -19,7 +19,7 @@ impl Store {
         only: Option<&Filter>,
     ) -> std::collections::HashMap<u64, Row> {
         let mut merged: std::collections::HashMap<u64, Row> = Default::default();
-        for chunk in &self.parts().chunks {
+        for chunk in &self.parts_in(from, to).chunks {
             {
                 let in_time = chunk.select(&Filter::all(), from, to);
                 let before = only.map(|filter| chunk.select(filter, from, to));
