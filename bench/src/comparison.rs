@@ -127,7 +127,7 @@ pub fn measure(args: &Args, figures: &mut Figures) -> Result<()> {
     let mut found = None;
     for _ in 0..=RUNS {
         let began = Instant::now();
-        found = Some(store.compare(&slow, None, from, to));
+        found = Some(store.compare(&slow, None, from, to)?);
         took.push(began.elapsed().as_secs_f64());
     }
     // The first run pages the segments in.

@@ -8,10 +8,8 @@ use std::sync::{Arc, OnceLock};
 
 use arrow_array::{Array, Float64Array, Int64Array, StringArray};
 use arrow_buffer::ScalarBuffer;
-use rows::{Comparison, Value, ValueRef};
+use rows::{Value, ValueRef};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
-
-use crate::bits::Bits;
 
 /// The type of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -239,61 +237,6 @@ impl Column {
         }
         codes.count_all(dict.len(), n_rows).into()
     }
-
-    /// Sets the rows whose value satisfies a comparison.
-    pub(crate) fn select(&self, comparison: &Comparison, into: &mut Bits) {
-        match self.data() {
-            Data::Coded { codes, dict } => {
-                // One value of an ordered dictionary is looked up, not searched for.
-                if let (Comparison::Equal(Value::Str(text)), true) = (comparison, dict.is_ordered()) {
-                    let wanted = ValueRef::Str(text);
-                    let found: Vec<u32> =
-                        dict.codes_of(value_hash(wanted)).filter(|code| dict.get(*code) == Some(wanted)).collect();
-                    found.into_iter().for_each(|code| codes.select_code(code, into));
-                    return;
-                }
-                let holds: Vec<bool> =
-                    (0..=dict.len() as u32).map(|code| code > 0 && comparison.holds(dict.get(code))).collect();
-                if holds.iter().any(|h| *h) {
-                    codes.select(&holds, into);
-                }
-            }
-            Data::Ints(v) => {
-                into.set_where(|row| v.is_valid(row) && comparison.holds(Some(ValueRef::Int(v.value(row)))))
-            }
-            Data::Floats(v) => {
-                select_numbers(comparison, into, |row| if v.is_valid(row) { v.value(row) } else { f64::NAN });
-            }
-        }
-    }
-}
-
-/// Sets the rows whose number satisfies a comparison; NaN is absent. The common ones are tight loops.
-pub(crate) fn select_numbers(comparison: &Comparison, into: &mut Bits, at: impl Fn(usize) -> f64) {
-    let number = |value: &Value| value.as_ref().as_f64();
-    match comparison {
-        Comparison::Exists => into.set_where(|row| !at(row).is_nan()),
-        Comparison::Less(v) if number(v).is_some() => {
-            let limit = number(v).unwrap_or(f64::NAN);
-            into.set_where(|row| at(row) < limit);
-        }
-        Comparison::LessEqual(v) if number(v).is_some() => {
-            let limit = number(v).unwrap_or(f64::NAN);
-            into.set_where(|row| at(row) <= limit);
-        }
-        Comparison::Greater(v) if number(v).is_some() => {
-            let limit = number(v).unwrap_or(f64::NAN);
-            into.set_where(|row| at(row) > limit);
-        }
-        Comparison::GreaterEqual(v) if number(v).is_some() => {
-            let limit = number(v).unwrap_or(f64::NAN);
-            into.set_where(|row| at(row) >= limit);
-        }
-        other => into.set_where(|row| {
-            let x = at(row);
-            !x.is_nan() && other.holds(Some(ValueRef::Float(x)))
-        }),
-    }
 }
 
 impl Codes {
@@ -349,30 +292,6 @@ impl Codes {
             Codes::Dense8(v) => v.iter().map(|c| u32::from(*c)).collect(),
             Codes::Dense16(v) => v.iter().map(|c| u32::from(*c)).collect(),
             Codes::Dense32(v) => v.to_vec(),
-        }
-    }
-
-    fn select(&self, holds: &[bool], into: &mut Bits) {
-        match self {
-            Codes::Sparse { rows, codes } => rows
-                .iter()
-                .zip(codes.iter())
-                .filter(|(_, code)| holds[**code as usize])
-                .for_each(|(row, _)| into.set(*row as usize)),
-            Codes::Dense8(v) => into.set_where(|row| holds[usize::from(v[row])]),
-            Codes::Dense16(v) => into.set_where(|row| holds[usize::from(v[row])]),
-            Codes::Dense32(v) => into.set_where(|row| holds[v[row] as usize]),
-        }
-    }
-
-    fn select_code(&self, code: u32, into: &mut Bits) {
-        match self {
-            Codes::Sparse { rows, codes } => {
-                rows.iter().zip(codes.iter()).filter(|(_, c)| **c == code).for_each(|(row, _)| into.set(*row as usize))
-            }
-            Codes::Dense8(v) => into.set_where(|row| u32::from(v[row]) == code),
-            Codes::Dense16(v) => into.set_where(|row| u32::from(v[row]) == code),
-            Codes::Dense32(v) => into.set_where(|row| v[row] == code),
         }
     }
 

@@ -13,7 +13,6 @@
 //! ones become Parquet, and go in the end ([`Keep`]). Queries and comparisons are loops over codes ([`query`], [`compare`]).
 //! Storage is behind `files::Files`; HTTP, OTLP and experiments are unknown here.
 
-mod bits;
 mod builder;
 mod check;
 mod chunk;
@@ -21,6 +20,7 @@ mod cold;
 mod column;
 pub mod compare;
 mod keys;
+mod mask;
 mod merge;
 pub mod query;
 mod segment;

@@ -9,24 +9,8 @@ use files::{Crashing, Files};
 use rows::{Filter, Row};
 use vocab::Timestamp;
 
+use crate::tests::Rng;
 use crate::{Batch, Comparison, Store};
-
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Cause {
@@ -68,6 +52,10 @@ impl Cause {
     }
 }
 
+fn chance(rng: &mut Rng, percent: u64) -> bool {
+    rng.below(100) < percent
+}
+
 fn incident(cause: Cause, rng: &mut Rng) -> Vec<Row> {
     let request = |n: u64| {
         let mut row =
@@ -82,18 +70,18 @@ fn incident(cause: Cause, rng: &mut Rng) -> Vec<Row> {
         let build = rng.below(20);
         row.set("build", format!("b{build}"));
         // Which image runs follows from the build but for one in ten, where a confounder is wanted.
-        let image = if cause == Cause::Confounded && !rng.chance(10) { build } else { rng.below(20) };
+        let image = if cause == Cause::Confounded && !chance(rng, 10) { build } else { rng.below(20) };
         row.set("image", format!("i{image}"));
         let region = ["eu", "us", "asia", "africa"][rng.below(4) as usize];
         row.set("region", region);
         let rare = rng.below(250) == 0;
         row.set("client", if rare { "tv-2014".to_owned() } else { format!("client-{}", rng.below(8)) });
         // One customer of many has many requests, as one always has.
-        let customer = if rng.chance(2) { 7 } else { rng.below(50_000) };
+        let customer = if chance(rng, 2) { 7 } else { rng.below(50_000) };
         row.set("customer", format!("c{customer}"));
         let payload = 10_f64.powf(rng.below(6_000) as f64 / 1_000.0);
         row.set("payload_bytes", payload);
-        let missing = rng.chance(6);
+        let missing = chance(rng, 6);
         if !missing {
             row.set("cache.node", format!("n{}", rng.below(6)));
         }
@@ -106,7 +94,7 @@ fn incident(cause: Cause, rng: &mut Rng) -> Vec<Row> {
             Cause::Missing => missing,
             Cause::Nothing => false,
         };
-        let slow = if hit { rng.chance(75) } else { rng.below(1_000) < if cause == Cause::Nothing { 20 } else { 5 } };
+        let slow = if hit { chance(rng, 75) } else { rng.below(1_000) < if cause == Cause::Nothing { 20 } else { 5 } };
         let ms = if slow { 1_001 + rng.below(2_000) } else { rng.below(900) };
         row.duration_nanos = Some(ms as i64 * 1_000_000);
         row
@@ -118,7 +106,7 @@ fn compare(rows: Vec<Row>) -> Comparison {
     let store = Store::open(Arc::new(Crashing::new()) as Arc<dyn Files>, "events", |_, _, _| ()).unwrap();
     store.append(Timestamp::from_nanos(0), &[Batch::from(rows)]).unwrap();
     let slow = Filter::parse("duration_ms > 1000").unwrap();
-    store.compare(&slow, None, Timestamp::from_nanos(i64::MIN), Timestamp::from_nanos(i64::MAX))
+    store.compare(&slow, None, Timestamp::from_nanos(i64::MIN), Timestamp::from_nanos(i64::MAX)).unwrap()
 }
 
 /// What is named, in order: causes, then single attributes.

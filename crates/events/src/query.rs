@@ -3,7 +3,7 @@
 //! | part | does |
 //! |---|---|
 //! | `budget` | time, memory, groups, cancelling; work on a few threads |
-//! | `mask`, `lane`, `select` | rows of a chunk; a field by row; which rows satisfy a filter |
+//! | `lane`, `select` | a field by row; which rows satisfy a filter |
 //! | `sketch`, `state`, `group`, `top` | percentiles and distinct values; what is kept per group; the pass over all chunks; the most frequent of very many values |
 //! | `answer`, `concurrency`, `raw` | a whole answer of groups; spans in flight; raw rows |
 //! | `trace`, `services`, `fields` | one trace; the service map; which fields there are |
@@ -19,7 +19,6 @@ mod concurrency;
 mod fields;
 mod group;
 mod lane;
-mod mask;
 mod raw;
 mod select;
 mod services;
@@ -38,12 +37,18 @@ pub use services::{Call, ServiceMap};
 pub use sketch::Bucket;
 pub use trace::{Trace, TraceSpan};
 
+pub(crate) use budget::Budget;
+pub(crate) use lane::Names;
+pub(crate) use select::{Check, resolve, select};
+
 use crate::store::Store;
 
 /// Time buckets of one answer. A chart has no more points, and a table nobody reads further.
 pub const BUCKETS_MAX: u64 = 10_000;
 /// Lines of one answer and those skipped before them.
 pub const ROWS_MAX: usize = 100_000;
+/// How far outside the time range a related span may begin: a root, a parent, one that is still in flight.
+pub(crate) const RELATED: Millis = Millis::from_secs(3_600);
 /// Fields to group by, calculations, calculated fields, orders.
 pub const PARTS_MAX: usize = 32;
 
@@ -290,7 +295,7 @@ impl Store {
     pub fn query(&self, query: &Query) -> Result<Answer, QueryError> {
         let budget = budget::Budget::new(&query.limits);
         let earliest = query.compare_to.map_or(query.from, |back| query.from - back);
-        let parts = self.parts_in(earliest, query.to);
+        let parts = self.parts_in(earliest - RELATED, query.to + RELATED);
         let mut answer = answer::answer(&parts.refs(), query, &budget)?;
         if budget.stopped() == Some(budget::Stop::Cancelled) {
             return Err(QueryError::Cancelled);
@@ -321,7 +326,7 @@ impl Store {
         limits: &Limits,
     ) -> Result<ServiceMap, QueryError> {
         let budget = budget::Budget::new(limits);
-        let parts = self.parts_in(from, to);
+        let parts = self.parts_in(from - RELATED, to + RELATED);
         let mut map = services::service_map(&parts.refs(), filter, (from, to), &budget)?;
         if budget.stopped() == Some(budget::Stop::Cancelled) {
             return Err(QueryError::Cancelled);

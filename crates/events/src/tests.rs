@@ -140,10 +140,10 @@ fn a_full_disk_refuses_and_nothing_of_the_batch_is_kept() {
 }
 
 /// A small generator (SplitMix64).
-struct Rng(u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -218,13 +218,55 @@ fn events_compare_in_segments_as_in_memory() {
     put(&store, &[rows[1_000..].to_vec()]);
     let selection = Filter::parse("play.outcome = 'failed'").unwrap();
     let (from, to) = (Timestamp::from_nanos(i64::MIN), Timestamp::from_nanos(i64::MAX));
-    let memory = store.compare(&selection, None, from, to);
+    let compare = |store: &Store, baseline| store.compare(&selection, baseline, from, to).unwrap();
+    let memory = compare(&store, None);
     assert_eq!((memory.selected.n, memory.baseline.n), (100, 1_900));
     assert_eq!(memory.ranked[0].selected_share, 1.0);
     store.flush(0, true).unwrap();
-    assert_eq!(store.compare(&selection, None, from, to), memory);
+    assert_eq!(compare(&store, None), memory);
     let against = Filter::parse("play.outcome = 'started'").unwrap();
-    assert_eq!(store.compare(&selection, Some(&against), from, to).ranked, memory.ranked);
+    assert_eq!(compare(&store, Some(&against)).ranked, memory.ranked);
+}
+
+/// Scenario: the root of each trace lies in another chunk, and before the time that is asked for.
+/// Guarantees: conditions on related spans and on the time mean the same in questions and in comparisons; a wrong time is an error in both.
+#[test]
+fn related_spans_and_times_are_found_in_questions_and_comparisons() {
+    let store = open(&(Arc::new(Crashing::new()) as Arc<dyn Files>));
+    let span = |n: i64, root: bool| Row {
+        time: at(if root { n } else { 60_000 + n }),
+        trace: n as u128 + 1,
+        span: if root { 1 } else { 2 },
+        parent: u64::from(!root),
+        ..Row::default()
+    };
+    let name = |n: i64| if n % 4 == 0 { "checkout" } else { "search" };
+    put(&store, &[(0..400).map(|n| span(n, true).with("name", name(n))).collect()]);
+    store.flush(u64::MAX, true).unwrap();
+    let db = |n: i64| span(n, false).with("name", "select").with("table", if n % 4 == 0 { "orders" } else { "items" });
+    put(&store, &[(0..400).map(db).collect()]);
+    store.flush(u64::MAX, true).unwrap();
+    let (from, to) = (at(60_000), at(61_000));
+    let count = |text: &str| {
+        let query = Query { filter: Filter::parse(text).unwrap(), ..Query::new(from, to) };
+        store.query(&query).map(|answer| answer.first("count").unwrap())
+    };
+    let selected =
+        |text: &str| store.compare(&Filter::parse(text).unwrap(), None, from, to).map(|c| c.selected.n as f64);
+    for (text, n) in [
+        ("root.name = 'checkout'", 100.0),
+        ("parent.name = 'checkout' and table = 'orders'", 100.0),
+        ("not any.name = 'checkout'", 300.0),
+        ("time >= '2025-11-24T16:01:00.100Z'", 300.0),
+        ("root.name = 'nothing'", 0.0),
+    ] {
+        assert_eq!((count(text), selected(text)), (Ok(n), Ok(n)), "{text}");
+    }
+    assert!(count("time > 5").is_err() && selected("time > 5").is_err());
+    let compared = store.compare(&Filter::parse("root.name = 'checkout'").unwrap(), None, from, to).unwrap();
+    assert_eq!((compared.ranked[0].attribute.as_str(), compared.ranked[0].selected_share), ("table", 1.0));
+    let map = store.service_map(&Filter::all(), from, to, &Default::default()).unwrap();
+    assert_eq!(map.parents_missing, 0);
 }
 
 #[test]

@@ -352,7 +352,8 @@ async fn compare(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer 
         to: time(asked.to.as_deref(), now() + Millis::from_secs(60))?,
         unit,
     };
-    blocking(move || Ok(Json(app.store.difference(&question)).into_response())).await
+    blocking(move || app.store.difference(&question).map(|found| Json(found).into_response()).map_err(|e| refused(&e)))
+        .await
 }
 
 async fn trace(State(app): Shared, headers: HeaderMap, Path(id): Path<String>) -> Answer {

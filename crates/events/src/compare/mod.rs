@@ -29,6 +29,8 @@ use vocab::Timestamp;
 
 use crate::builder::Builder;
 use crate::chunk::Chunk;
+use crate::mask::Mask;
+use crate::query::{Budget, Check, Limits, Names, QueryError, RELATED, resolve, select};
 use crate::store::Store;
 pub use answer::{ApartValue, Cause, Comparison, Condition, RankedValue, Side};
 pub use apart::Apart;
@@ -139,49 +141,54 @@ pub fn compare_rows(selected: (&str, &[Row]), baseline: (&str, &[Row]), apart: &
 
 impl Store {
     /// Compares the rows that satisfy `selection` with those that satisfy `baseline`, or with all other rows of the time.
-    pub fn compare(&self, selection: &Filter, baseline: Option<&Filter>, from: Timestamp, to: Timestamp) -> Comparison {
+    pub fn compare(
+        &self,
+        selection: &Filter,
+        baseline: Option<&Filter>,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Comparison, QueryError> {
         let of = |filter: &Filter| Selection::of(filter.clone());
         self.difference(&Question { selection: of(selection), baseline: baseline.map(of), from, to, unit: None })
     }
 
     /// Says what is different.
-    pub fn difference(&self, question: &Question) -> Comparison {
+    pub fn difference(&self, question: &Question) -> Result<Comparison, QueryError> {
         let (selection, baseline) = (&question.selection, question.baseline.as_ref());
         let apart = Apart { attributes: apart::defining(&selection.filter, baseline.map(|b| &b.filter)) };
-        let rows_of = |chunk: &Chunk, side: &Selection| {
-            let (from, to) = (side.from.unwrap_or(question.from), side.to.unwrap_or(question.to));
-            let bits = chunk.select(&side.filter, from, to);
+        let window = |side: &Selection| (side.from.unwrap_or(question.from), side.to.unwrap_or(question.to));
+        let windows = || std::iter::once(selection).chain(baseline).map(window);
+        let from = windows().map(|(from, _)| from).fold(question.from, Timestamp::min);
+        let to = windows().map(|(_, to)| to).fold(question.to, Timestamp::max);
+        let stored = self.parts_in(from - RELATED, to + RELATED);
+        let chunks = stored.refs();
+        // For conditions on related spans; the comparison itself looks at each chunk once.
+        let budget = Budget::new(&Limits::default());
+        let names = Names::new(&chunks, &[])?;
+        let check = |side: &Selection| resolve(&side.filter, &names, &chunks, &budget, window(side));
+        let (selected_if, baseline_if) = (check(selection)?, baseline.map(check).transpose()?);
+        let rows_of = |chunk: &Chunk, side: &Selection, check: &Check| {
+            let (from, to) = window(side);
+            let mask = select(chunk, check, from, to);
             if side.traces.is_empty() && side.subjects.is_empty() {
-                return bits;
+                return mask;
             }
-            bits.and(side::members(chunk, &side.traces, &side.subjects))
+            mask.and(&side::members(chunk, &side.traces, &side.subjects))
         };
-        let sides = || std::iter::once(selection).chain(baseline);
-        let from = sides().filter_map(|side| side.from).fold(question.from, Timestamp::min);
-        let to = sides().filter_map(|side| side.to).fold(question.to, Timestamp::max);
-        let stored = self.parts_in(from, to);
-        let parts = parallel(&stored.refs(), |_, chunk| {
-            let selected = rows_of(chunk, selection);
-            let rows: Vec<u32> = selected.rows().map(|r| r as u32).collect();
-            let listed = |bits: crate::bits::Bits| Rows::Listed {
-                rows: bits.and(selected.clone().not()).rows().map(|r| r as u32).collect(),
-                weights: None,
+        let parts = parallel(&chunks, |_, chunk| {
+            let selected = rows_of(chunk, selection, &selected_if);
+            let listed = |mask: Mask| Rows::Listed { rows: mask.without(&selected).rows(), weights: None };
+            let whole = question.from.nanos() <= chunk.time_min && chunk.time_max < question.to.nanos();
+            let baseline = match (baseline, &baseline_if) {
+                (Some(other), Some(check)) => listed(rows_of(chunk, other, check)),
+                _ if whole => Rows::Rest,
+                _ => listed(select(chunk, &Check::All, question.from, question.to)),
             };
-            let baseline = match baseline {
-                Some(other) => listed(rows_of(chunk, other)),
-                None => {
-                    if question.from.nanos() <= chunk.time_min && chunk.time_max < question.to.nanos() {
-                        Rows::Rest
-                    } else {
-                        listed(chunk.select(&Filter::all(), question.from, question.to))
-                    }
-                }
-            };
-            Part { chunk, selected: Rows::Listed { rows, weights: None }, baseline }
+            Part { chunk, selected: Rows::Listed { rows: selected.rows(), weights: None }, baseline }
         });
         let name = if baseline.is_some() { "baseline events" } else { "other events" };
         let mut comparison = compare(parts, question.unit, ("selected events", name), &apart);
-        comparison.incomplete = stored.incomplete.clone();
-        comparison
+        comparison.incomplete = stored.incomplete.iter().cloned().chain(budget.said()).collect();
+        Ok(comparison)
     }
 }

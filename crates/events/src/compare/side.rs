@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::cells;
 use super::parallel;
-use crate::bits::Bits;
 use crate::chunk::Chunk;
 use crate::column::value_hash;
+use crate::mask::Mask;
 
 /// What counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,9 +96,9 @@ impl Part<'_> {
         match &self.baseline {
             Rows::Listed { rows, .. } => rows.clone(),
             Rows::Rest => {
-                let mut selected = Bits::none(self.chunk.len());
+                let mut selected = Mask::none(self.chunk.len());
                 self.selected.listed().0.iter().for_each(|r| selected.set(*r as usize));
-                selected.not().rows().map(|r| r as u32).collect()
+                selected.not().rows()
             }
         }
     }
@@ -351,13 +351,13 @@ pub(super) fn members(
     chunk: &Chunk,
     traces: &std::collections::HashSet<u128>,
     subjects: &std::collections::HashSet<String>,
-) -> Bits {
+) -> Mask {
     if traces.is_empty() && subjects.is_empty() {
-        return Bits::all(chunk.len());
+        return Mask::all(chunk.len());
     }
-    let mut bits = Bits::none(chunk.len());
+    let mut mask = Mask::none(chunk.len());
     if !traces.is_empty() {
-        (0..chunk.len()).filter(|row| traces.contains(&chunk.trace(*row))).for_each(|row| bits.set(row));
+        (0..chunk.len()).filter(|row| traces.contains(&chunk.trace(*row))).for_each(|row| mask.set(row));
     }
     for column in chunk.named(names::SUBJECT) {
         let mut wanted = vec![false; cells::distinct(column) + 1];
@@ -368,9 +368,9 @@ pub(super) fn members(
         }
         cells::each(column, |row, code| {
             if wanted[code as usize] {
-                bits.set(row);
+                mask.set(row);
             }
         });
     }
-    bits
+    mask
 }

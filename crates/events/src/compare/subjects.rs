@@ -19,44 +19,33 @@ impl Store {
         only: Option<&Filter>,
     ) -> std::collections::HashMap<u64, Row> {
         let mut merged: std::collections::HashMap<u64, Row> = Default::default();
+        let within = from.nanos()..to.nanos();
         for chunk in &self.parts_in(from, to).chunks {
-            {
-                let in_time = chunk.select(&Filter::all(), from, to);
-                let before = only.map(|filter| chunk.select(filter, from, to));
-                for column in chunk.named(names::SUBJECT).filter(|c| c.kind == Kind::Str) {
-                    let (codes, dict) = column.as_coded();
-                    let wanted: Vec<Option<u64>> = (0..=dict.len() as u32)
-                        .map(|code| match dict.get(code) {
-                            Some(ValueRef::Str(text)) => hash_of(text).filter(|hash| subjects.contains(hash)),
-                            _ => None,
-                        })
-                        .collect();
-                    let mut rows: Vec<(u32, u64)> = Vec::new();
-                    codes.for_each(|row, code| {
-                        if let Some(hash) = wanted[code as usize] {
-                            if in_time.has(row) {
-                                rows.push((row as u32, hash));
-                            }
-                        }
-                    });
-                    let numbers: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
-                    let mut whole: Vec<(u64, Row)> =
-                        rows.iter().map(|(_, hash)| *hash).zip(chunk.rows(&numbers)).collect();
-                    if let Some(before) = &before {
-                        for (number, (_, row)) in numbers.iter().zip(&mut whole) {
-                            if !before.has(*number as usize) {
-                                row.attributes
-                                    .retain(|(name, _)| name.starts_with("experiment.") || name.starts_with("fault."));
-                            }
-                        }
+            for column in chunk.named(names::SUBJECT).filter(|c| c.kind == Kind::Str) {
+                let (codes, dict) = column.as_coded();
+                let wanted: Vec<Option<u64>> = (0..=dict.len() as u32)
+                    .map(|code| match dict.get(code) {
+                        Some(ValueRef::Str(text)) => hash_of(text).filter(|hash| subjects.contains(hash)),
+                        _ => None,
+                    })
+                    .collect();
+                let mut rows: Vec<(u32, u64)> = Vec::new();
+                codes.for_each(|row, code| {
+                    if let Some(hash) = wanted[code as usize].filter(|_| within.contains(&chunk.time[row])) {
+                        rows.push((row as u32, hash));
                     }
-                    whole.sort_by_key(|(_, row)| row.time);
-                    for (hash, row) in whole {
-                        let into = merged.entry(hash).or_insert_with(|| Row { time: row.time, ..Row::default() });
-                        for (name, value) in row.attributes {
-                            if into.get(&name).is_none() {
-                                into.attributes.push((name, value));
-                            }
+                });
+                let numbers: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
+                let mut whole: Vec<(u64, Row)> = rows.iter().map(|(_, hash)| *hash).zip(chunk.rows(&numbers)).collect();
+                for (_, row) in whole.iter_mut().filter(|(_, row)| only.is_some_and(|only| !only.matches(row))) {
+                    row.attributes.retain(|(name, _)| name.starts_with("experiment.") || name.starts_with("fault."));
+                }
+                whole.sort_by_key(|(_, row)| row.time);
+                for (hash, row) in whole {
+                    let into = merged.entry(hash).or_insert_with(|| Row { time: row.time, ..Row::default() });
+                    for (name, value) in row.attributes {
+                        if into.get(&name).is_none() {
+                            into.attributes.push((name, value));
                         }
                     }
                 }

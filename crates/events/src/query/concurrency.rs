@@ -4,16 +4,14 @@
 
 use hashbrown::HashMap;
 use rows::Value;
-use vocab::{Millis, Timestamp};
+use vocab::Timestamp;
 
+use super::RELATED;
 use super::budget::{Budget, share_out};
 use super::group::{Slots, WEIGHT};
 use super::lane::{Interner, Lane, Numbers, Source};
 use super::select::{Check, select};
 use crate::chunk::Chunk;
-
-/// How long before the time range a span may have begun.
-const LOOK_BACK: Millis = Millis::from_secs(3_600);
 
 /// Time in flight by series.
 #[derive(Debug)]
@@ -96,7 +94,7 @@ pub(crate) fn flights(
         let weight_lane = Lane::of(chunk, &weight_source);
         let weights = Numbers::of(&weight_lane);
         let mut weighed = Vec::new();
-        select(chunk, check, from - LOOK_BACK, to).blocks(|rows| {
+        select(chunk, check, from - RELATED, to).blocks(|rows| {
             budget.check()?;
             weights.read(rows, &mut weighed);
             for (row, weight) in rows.iter().zip(&weighed) {

@@ -16,6 +16,7 @@ use super::select::{Check, select};
 use super::state::{Kind, NO_GROUP, Rows, State};
 use crate::chunk::Chunk;
 use crate::column::{Dict, value_hash};
+use crate::mask::Mask;
 
 /// Combinations of codes in one chunk that are looked up in an array.
 const DENSE_MAX: u64 = 1 << 20;
@@ -170,7 +171,7 @@ impl<'a> KeyLane<'a> {
     fn new(
         chunk: &'a Chunk,
         source: &'a Source,
-        mask: &super::mask::Mask,
+        mask: &Mask,
         table: &Interner,
         closed: bool,
         budget: &Budget,

@@ -10,17 +10,14 @@ use std::sync::Arc;
 
 use arrow_array::Array;
 use rows::{Comparison, Condition, Filter, Test, Value, ValueRef};
-use vocab::{Millis, Timestamp};
+use vocab::Timestamp;
 
-use super::QueryError;
 use super::budget::{Budget, Stop, share_out};
 use super::lane::{Lane, Names, Source, hex};
-use super::mask::Mask;
+use super::{QueryError, RELATED};
 use crate::chunk::Chunk;
 use crate::column::{Codes, Column, Data, Dict, value_hash};
-
-/// How far outside the time range a related span may begin.
-const MARGIN: Millis = Millis::from_secs(3_600);
+use crate::mask::Mask;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Relation {
@@ -62,7 +59,7 @@ pub(crate) fn resolve(
     budget: &Budget,
     (from, to): (Timestamp, Timestamp),
 ) -> Result<Check, QueryError> {
-    Resolver { names, chunks, budget, from: from - MARGIN, to: to + MARGIN }.check(filter.root(), true)
+    Resolver { names, chunks, budget, from: from - RELATED, to: to + RELATED }.check(filter.root(), true)
 }
 
 impl Resolver<'_> {
@@ -176,17 +173,15 @@ impl Resolver<'_> {
 
 /// Rows that begin within `[from, to)` and satisfy the filter.
 pub(crate) fn select(chunk: &Chunk, check: &Check, from: Timestamp, to: Timestamp) -> Mask {
-    let mut mask = holds(chunk, check);
     let (from, to) = (from.nanos(), to.nanos());
-    if mask.count() > chunk.len() / 64 {
-        let (first, last) = chunk.time.iter().fold((i64::MAX, i64::MIN), |(a, b), t| (a.min(*t), b.max(*t)));
-        if first < from || last >= to {
-            mask = mask.and(&Mask::of(&chunk.time, |t| from <= t && t < to));
-        }
-    } else {
-        mask.retain(|row| from <= chunk.time[row] && chunk.time[row] < to);
+    if chunk.time_max < from || chunk.time_min >= to {
+        return Mask::none(chunk.len());
     }
-    mask
+    let mask = holds(chunk, check);
+    if from <= chunk.time_min && chunk.time_max < to {
+        return mask;
+    }
+    mask.and(&Mask::of(&chunk.time, |t| from <= t && t < to))
 }
 
 fn holds(chunk: &Chunk, check: &Check) -> Mask {

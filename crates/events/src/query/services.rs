@@ -6,18 +6,16 @@
 use std::collections::HashMap;
 
 use rows::{Filter, Value, ValueRef, names};
-use vocab::{Millis, Timestamp};
+use vocab::Timestamp;
 
-use super::QueryError;
 use super::budget::{Budget, share_out};
 use super::group::WEIGHT;
 use super::lane::{Interner, Lane, Names, Numbers, Source};
 use super::select::{Check, resolve, select};
 use super::sketch::{Sketch, bucket};
+use super::{QueryError, RELATED};
 use crate::chunk::Chunk;
 
-/// A parent may have begun so long before the time range.
-const LOOK_BACK: Millis = Millis::from_secs(3_600);
 /// Bytes for a span whose service is remembered.
 const SPAN_BYTES: usize = 40;
 
@@ -87,7 +85,7 @@ pub(crate) fn service_map(
     // First the service of every span that may be a parent.
     let parts = share_out(chunks, Spans::default, |(services, spans): &mut Spans, _, chunk| {
         let lane = Lane::of(chunk, &service);
-        select(chunk, &Check::All, from - LOOK_BACK, to).blocks(|rows| {
+        select(chunk, &Check::All, from - RELATED, to).blocks(|rows| {
             budget.check()?;
             let before = spans.capacity();
             for row in rows.iter().map(|row| *row as usize) {

@@ -55,18 +55,10 @@ impl Mask {
         self
     }
 
-    /// Keeps the rows for which `holds`.
-    pub(crate) fn retain(&mut self, holds: impl Fn(usize) -> bool) {
-        for (n, word) in self.words.iter_mut().enumerate() {
-            let mut rest = *word;
-            while rest != 0 {
-                let bit = rest.trailing_zeros();
-                rest &= rest - 1;
-                if !holds(n * 64 + bit as usize) {
-                    *word &= !(1 << bit);
-                }
-            }
-        }
+    /// Those of the rows that are not in `other`.
+    pub(crate) fn without(mut self, other: &Mask) -> Mask {
+        self.words.iter_mut().zip(&other.words).for_each(|(a, b)| *a &= !b);
+        self
     }
 
     pub(crate) fn count(&self) -> usize {
