@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use files::Files;
 
-use crate::store::{OpenError, Place, load, segment_paths, unpack};
+use crate::store::{OpenError, load, segment_paths, unpack};
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,19 +23,20 @@ pub struct Checked {
 pub fn check(files: Arc<dyn Files>, dir: &str) -> Result<Checked, OpenError> {
     let mut checked = Checked::default();
     for path in segment_paths(&*files, dir)? {
-        checked.files += 1;
-        let sound = load(&files, &path).and_then(|part| {
-            let chunk = match &part.place {
-                Place::Memory(chunk) => chunk.clone(),
-                Place::Hot(hot) => hot.chunk()?.clone(),
-                Place::Cold(cold) => cold.chunk()?,
-            };
+        let sound = load(&files, &path).and_then(|part| part.chunk()).and_then(|chunk| {
             if chunk.is_sound() { Ok(chunk.len() as u64) } else { Err("codes without a value".to_owned()) }
         });
         match sound {
-            Ok(rows) => checked.rows += rows,
-            Err(reason) if reason.starts_with(&path) => checked.damage.push(reason),
-            Err(reason) => checked.damage.push(format!("{path}: {reason}")),
+            Ok(rows) => {
+                checked.files += 1;
+                checked.rows += rows;
+            }
+            // A server that runs merged it into another meanwhile, or let it go.
+            Err(_) if !exists(&*files, &path) => {}
+            Err(reason) => {
+                checked.files += 1;
+                checked.damage.push(if reason.starts_with(&path) { reason } else { format!("{path}: {reason}") });
+            }
         }
     }
     let wal = format!("{dir}/wal");
@@ -49,4 +50,8 @@ pub fn check(files: Arc<dyn Files>, dir: &str) -> Result<Checked, OpenError> {
     checked.damage.extend(damage.map_err(|source| OpenError::Io { path: wal.clone(), source })?);
     checked.damage.extend(unreadable);
     Ok(checked)
+}
+
+fn exists(files: &dyn Files, path: &str) -> bool {
+    path.rsplit_once('/').is_some_and(|(dir, name)| files.list(dir).is_ok_and(|names| names.iter().any(|n| n == name)))
 }

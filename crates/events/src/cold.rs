@@ -2,7 +2,8 @@
 //!
 //! One row group a file. Columns `time` (timestamp, ns, UTC), `duration_ns` (i64, null is none), `trace_id` (16 bytes), `span_id` and
 //! `parent_id` (u64), then one column an attribute: text, whole number, number or truth; an attribute with values of several types is
-//! several columns `name`, `name:int`, … with the real name in the field's metadata, as in segments.
+//! several columns `name`, `name:int`, … A name that is taken, such as an attribute `time`, ends in `:attribute`. The real name is in the
+//! field's metadata, as in segments.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -61,7 +62,10 @@ pub(crate) fn write(chunk: &Chunk) -> Result<Vec<u8>, ParquetError> {
     }
     for column in &chunk.columns {
         let array = cells(column, n)?;
-        let name = format!("{}{}", column.name, suffix(column.kind));
+        let mut name = format!("{}{}", column.name, suffix(column.kind));
+        while fields.iter().any(|field| *field.name() == name) {
+            name.push_str(":attribute");
+        }
         let metadata = HashMap::from([(NAME.to_owned(), column.name.to_string())]);
         fields.push(Field::new(name, array.data_type().clone(), true).with_metadata(metadata));
         arrays.push(array);

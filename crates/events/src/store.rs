@@ -27,7 +27,7 @@ const FREEZE_ROWS: usize = 16_384;
 /// Bytes of text that freeze it, too: long log lines.
 const FREEZE_TEXT_BYTES: usize = 32 << 20;
 /// Frozen chunks that are merged by whoever asks next: many questions about few rows leave many small ones.
-const FROZEN_MAX: usize = 24;
+pub(crate) const FROZEN_MAX: usize = 24;
 /// Rows of Parquet files that one question reads: what it looks at is in memory meanwhile, some 100 bytes a row if it looks at everything.
 const COLD_ROWS_MAX: usize = 16_000_000;
 /// The first byte of a batch in the log that has a key, where others have the version of the codec.
@@ -152,6 +152,15 @@ impl Part {
         }
     }
 
+    /// Its rows, or what is wrong with its file.
+    pub(crate) fn chunk(&self) -> Result<Arc<Chunk>, String> {
+        match &self.place {
+            Place::Memory(chunk) => Ok(chunk.clone()),
+            Place::Hot(hot) => hot.chunk().cloned(),
+            Place::Cold(cold) => cold.chunk(),
+        }
+    }
+
     pub(crate) fn is_on_disk(&self) -> bool {
         !matches!(self.place, Place::Memory(_))
     }
@@ -236,15 +245,24 @@ impl Store {
     ) -> Result<Store, OpenError> {
         let mut findings = Vec::new();
         let mut parts = Vec::new();
-        let (paths, stale) = live_paths(segment_paths(&*files, dir)?);
-        for path in stale {
-            // What a merged segment took in, left by a crash before it was removed.
-            remove(&*files, &path).map_err(|source| OpenError::Io { path, source })?;
-        }
-        for path in paths {
-            match load(&files, &path) {
-                Ok(part) => parts.push(Arc::new(part)),
-                Err(reason) => findings.push(format!("{path}: {reason}")),
+        let mut waiting = covering(segment_paths(&*files, dir)?);
+        while let Some(Covering { path, covered }) = waiting.pop() {
+            // What a file took in, left by a crash before it was removed, goes once that file is known to be sound.
+            let sound = load(&files, &path).and_then(|part| match covered.is_empty() {
+                true => Ok(part),
+                false => part.chunk().map(|_| part),
+            });
+            match sound {
+                Ok(part) => {
+                    parts.push(Arc::new(part));
+                    for path in covered {
+                        remove(&*files, &path).map_err(|source| OpenError::Io { path, source })?;
+                    }
+                }
+                Err(reason) => {
+                    findings.push(if reason.starts_with(&path) { reason } else { format!("{path}: {reason}") });
+                    waiting.extend(covering(covered));
+                }
             }
         }
         parts.sort_by_key(|part| part.first);
@@ -328,11 +346,21 @@ impl Store {
         }
     }
 
-    /// All parts, with what is being filled frozen.
+    /// All parts, with what is being filled frozen: for whoever reads the rows.
     pub(crate) fn all_parts(&self) -> Vec<Arc<Part>> {
         let mut filling = lock(&self.filling);
         self.freeze(&mut filling);
+        self.listed_parts()
+    }
+
+    /// The parts there are, without what is being filled: for whoever only counts and tends.
+    pub(crate) fn listed_parts(&self) -> Vec<Arc<Part>> {
         self.parts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Rows that are in no part yet.
+    pub(crate) fn rows_filling(&self) -> usize {
+        lock(&self.filling).builder.len()
     }
 
     /// The rows as they are now.
@@ -345,7 +373,7 @@ impl Store {
         let mut parts = self.all_parts();
         if parts.iter().filter(|part| !part.is_on_disk()).count() > FROZEN_MAX {
             self.merge_frozen();
-            parts = self.all_parts();
+            parts = self.listed_parts();
         }
         let mut found = Parts::default();
         let (mut cold_rows, mut too_cold) = (0, 0);
@@ -355,19 +383,14 @@ impl Store {
             if rows == 0 || max < from.nanos() || min >= to.nanos() {
                 continue;
             }
-            let chunk = match &part.place {
-                Place::Memory(chunk) => Ok(chunk.clone()),
-                Place::Hot(hot) => hot.chunk().cloned(),
-                Place::Cold(_) if cold_rows > 0 && cold_rows + rows > COLD_ROWS_MAX => {
+            if let Place::Cold(_) = &part.place {
+                if cold_rows > 0 && cold_rows + rows > COLD_ROWS_MAX {
                     too_cold += rows;
                     continue;
                 }
-                Place::Cold(cold) => {
-                    cold_rows += rows;
-                    cold.chunk()
-                }
-            };
-            match chunk {
+                cold_rows += rows;
+            }
+            match part.chunk() {
                 Ok(chunk) => found.chunks.push(chunk),
                 Err(reason) => found.incomplete.push(reason),
             }
@@ -385,7 +408,12 @@ impl Store {
     /// Small frozen chunks become one, if nobody is at it.
     fn merge_frozen(&self) {
         let Ok(_one) = self.tending.try_lock() else { return };
-        let frozen: Vec<Arc<Part>> = self.all_parts().into_iter().filter(|part| !part.is_on_disk()).collect();
+        self.merge_frozen_alone();
+    }
+
+    /// The same for whoever tends already.
+    pub(crate) fn merge_frozen_alone(&self) {
+        let frozen: Vec<Arc<Part>> = self.listed_parts().into_iter().filter(|part| !part.is_on_disk()).collect();
         // Each time only those that together are no larger than what follows: every row is merged a few times, not each time.
         let mut from = frozen.len();
         let mut rows = 0;
@@ -415,50 +443,40 @@ impl Store {
 
     /// Forgets what of the write-ahead log is in files and numbered below `keep_from`.
     pub(crate) fn shorten_log(&self, keep_from: u64) -> Result<(), OpenError> {
-        let stored_to = self.all_parts().iter().filter(|p| p.is_on_disk()).map(|p| p.last + 1).max().unwrap_or(0);
-        let mut log = lock(&self.log);
-        // First the keys: those of batches that leave the log are known from their file alone.
+        let stored_to = self.listed_parts().iter().filter(|p| p.is_on_disk()).map(|p| p.last + 1).max().unwrap_or(0);
+        // First the keys: those of batches that leave the log are known from their file alone. Later ones are in the log still.
         let path = keys_path(&self.dir);
-        self.files.replace(&path, &log.keys.bytes()).map_err(|source| OpenError::Io { path, source })?;
+        let keys = lock(&self.log).keys.bytes();
+        self.files.replace(&path, &keys).map_err(|source| OpenError::Io { path, source })?;
+        let mut log = lock(&self.log);
         log.wal.rotate()?;
         log.wal.drop_before(stored_to.min(keep_from))?;
         Ok(())
     }
 
-    /// Reads every file and names those that are damaged; answers leave them out. Slow.
+    /// Reads every segment (not what is Parquet already) and names those that are damaged; answers leave them out. Slow.
     pub fn damage(&self) -> Vec<String> {
-        let parts = self.all_parts();
+        let parts = self.listed_parts();
         let damage = parts.iter().filter_map(|part| match &part.place {
-            Place::Memory(_) => None,
             Place::Hot(hot) => hot.chunk().err(),
-            Place::Cold(cold) => cold.chunk().err(),
+            _ => None,
         });
         damage.collect()
     }
 
     /// How many rows there are.
     pub fn rows(&self) -> u64 {
-        self.all_parts().iter().map(|part| part.extent().2 as u64).sum()
-    }
-
-    /// Names of all attributes, each once, in no order.
-    pub fn attribute_names(&self) -> std::collections::HashSet<Arc<str>> {
-        let parts = self.parts();
-        parts.chunks.iter().flat_map(|chunk| &chunk.columns).map(|column| column.name.clone()).collect()
+        let listed = || self.listed_parts().iter().map(|part| part.extent().2 as u64).sum::<u64>();
+        // Nothing is frozen while this is held, so no row is missed or counted twice.
+        let filling = lock(&self.filling);
+        listed() + filling.builder.len() as u64
     }
 }
 
 /// Parts as one chunk; none if a part cannot be read.
 pub(crate) fn merged(parts: &[Arc<Part>]) -> Option<Arc<Chunk>> {
-    let chunks: Option<Vec<&Chunk>> = parts
-        .iter()
-        .map(|part| match &part.place {
-            Place::Memory(chunk) => Some(&**chunk),
-            Place::Hot(hot) => hot.chunk().ok().map(|chunk| &**chunk),
-            Place::Cold(_) => None,
-        })
-        .collect();
-    Some(Arc::new(merge(&chunks?)))
+    let chunks: Vec<Arc<Chunk>> = parts.iter().map(|part| part.chunk()).collect::<Result<_, _>>().ok()?;
+    Some(Arc::new(merge(&chunks.iter().map(|chunk| &**chunk).collect::<Vec<_>>())))
 }
 
 impl Filling {
@@ -514,23 +532,31 @@ pub(crate) fn remove(files: &dyn Files, path: &str) -> io::Result<()> {
     files.remove(&sparse_path(path))
 }
 
-/// Of paths with overlapping numbers only the one that holds most is live: the others were merged into it.
-fn live_paths(mut paths: Vec<String>) -> (Vec<String>, Vec<String>) {
+/// A file, and those whose batches it holds too: they were merged into it, or it was written from them.
+struct Covering {
+    path: String,
+    covered: Vec<String>,
+}
+
+fn covering(mut paths: Vec<String>) -> Vec<Covering> {
     let range = |path: &str| name(path).map_or((0, 0), |name| (name.first, name.last));
     // Parquet before Arrow of the same rows: it was written from it.
     paths.sort_by_key(|path| {
         let (first, last) = range(path);
         (first, std::cmp::Reverse(last), path.ends_with(".arrow"))
     });
-    let (mut live, mut stale): (Vec<String>, Vec<String>) = Default::default();
+    let mut all: Vec<Covering> = Vec::new();
     for path in paths {
         let (first, last) = range(&path);
-        match live.last().map(|path| range(path)) {
-            Some((before, to)) if before <= first && last <= to => stale.push(path),
-            _ => live.push(path),
+        match all
+            .last_mut()
+            .filter(|of| (range(&of.path).0..=range(&of.path).1).contains(&first) && last <= range(&of.path).1)
+        {
+            Some(of) => of.covered.push(path),
+            None => all.push(Covering { path, covered: Vec::new() }),
         }
     }
-    (live, stale)
+    all
 }
 
 pub(crate) fn segment_paths(files: &dyn Files, dir: &str) -> Result<Vec<String>, OpenError> {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use vocab::{Millis, Timestamp};
 
 use crate::cold;
-use crate::store::{OpenError, Part, Place, SEGMENT_ROWS, Store, load, lock, merged, remove, segment_path, write};
+use crate::store::{
+    FROZEN_MAX, OpenError, Part, Place, SEGMENT_ROWS, Store, load, lock, merged, remove, segment_path, write,
+};
 
 /// Rows of a full segment. Larger ones would make dictionaries hardly smaller and merging heavier.
 pub const SEGMENT_ROWS_MAX: usize = 1 << 20;
@@ -51,13 +53,14 @@ impl Part {
 }
 
 impl Store {
-    /// Whether enough is frozen to write a segment.
+    /// Whether there are enough rows to write a segment.
     pub fn wants_flush(&self) -> bool {
-        self.frozen().iter().map(|part| part.rows()).sum::<usize>() >= SEGMENT_ROWS
+        let frozen: usize = self.frozen(self.listed_parts()).iter().map(|part| part.rows()).sum();
+        frozen + self.rows_filling() >= SEGMENT_ROWS
     }
 
-    fn frozen(&self) -> Vec<Arc<Part>> {
-        self.all_parts().into_iter().filter(|part| !part.is_on_disk()).collect()
+    fn frozen(&self, parts: Vec<Arc<Part>>) -> Vec<Arc<Part>> {
+        parts.into_iter().filter(|part| !part.is_on_disk()).collect()
     }
 
     /// Writes frozen chunks as segments and removes from the write-ahead log what is in segments and numbered below
@@ -65,7 +68,7 @@ impl Store {
     pub fn flush(&self, keep_from: u64, all: bool) -> Result<(), OpenError> {
         let _one = lock(&self.tending);
         loop {
-            let mut frozen = self.frozen();
+            let mut frozen = self.frozen(self.all_parts());
             let mut rows = 0;
             let fits = frozen.iter().take_while(|part| {
                 rows += part.rows();
@@ -85,14 +88,24 @@ impl Store {
         self.shorten_log(keep_from)
     }
 
-    /// One step of what is due at `now`; whether there was one. Call it until there is none.
+    /// Removes what is too old or too much at `now`. Needs no room, so it comes before what does: it may make some.
+    pub fn forget(&self, keep: &Keep, now: Timestamp) -> Result<(), OpenError> {
+        let _one = lock(&self.tending);
+        while self.drop_old(keep, now)? {}
+        Ok(())
+    }
+
+    /// One step of merging and cooling that is due at `now`; whether there was one. Call it until there is none.
     pub fn tend(&self, keep: &Keep, now: Timestamp) -> Result<bool, OpenError> {
         let _one = lock(&self.tending);
-        Ok(self.drop_old(keep, now)? || self.merge_small()? || self.cool(keep, now)?)
+        if self.frozen(self.listed_parts()).len() > FROZEN_MAX {
+            self.merge_frozen_alone();
+        }
+        Ok(self.merge_small()? || self.cool(keep, now)?)
     }
 
     fn drop_old(&self, keep: &Keep, now: Timestamp) -> Result<bool, OpenError> {
-        let on_disk: Vec<Arc<Part>> = self.all_parts().into_iter().filter(|part| part.is_on_disk()).collect();
+        let on_disk: Vec<Arc<Part>> = self.listed_parts().into_iter().filter(|part| part.is_on_disk()).collect();
         let old = keep.drop_after.and_then(|after| on_disk.iter().find(|part| is_older(part, now, after)));
         let bytes: u64 = on_disk.iter().map(|part| part.bytes()).sum();
         let too_much =
@@ -110,7 +123,7 @@ impl Store {
             Place::Hot(hot) => part.rows() < SEGMENT_ROWS_MAX / 2 && hot.chunk().is_ok(),
             _ => false,
         };
-        let parts = self.all_parts();
+        let parts = self.listed_parts();
         for run in parts.chunk_by(|a, b| is_small(a) && is_small(b)) {
             let mut rows = 0;
             let fits = run.iter().take_while(|part| {
@@ -136,7 +149,7 @@ impl Store {
     /// An old segment becomes Parquet.
     fn cool(&self, keep: &Keep, now: Timestamp) -> Result<bool, OpenError> {
         let Some(after) = keep.cold_after else { return Ok(false) };
-        for part in self.all_parts() {
+        for part in self.listed_parts() {
             let Place::Hot(hot) = &part.place else { continue };
             let Ok(chunk) = hot.chunk() else { continue };
             if !is_older(&part, now, after) {

@@ -240,8 +240,11 @@ pub fn examine(files: &dyn Files, dir: &str, mut each: impl FnMut(u64, &[u8])) -
         }
         let bytes = match files.read(&path) {
             Ok(bytes) => bytes,
-            // A server that runs may have removed it meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // A server that runs removed it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                next = starts.get(place + 1).copied().unwrap_or(next);
+                continue;
+            }
             Err(error) => return Err(error),
         };
         let mut at = 0;

@@ -32,6 +32,7 @@ pub(crate) fn work(app: &Arc<App>, keep: &Keep, stop: &AtomicBool) {
 }
 
 fn turn(app: &Arc<App>, keep: &Keep, stop: &AtomicBool) -> Result<(), OpenError> {
+    app.store.forget(keep, now())?;
     if app.store.wants_flush() {
         app.store.flush(app.keep_from.load(Ordering::Acquire), false)?;
     }
