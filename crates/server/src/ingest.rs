@@ -25,7 +25,7 @@ use tonic::{Request, Status};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::app::App;
-use crate::intake::{Job, Refused};
+use crate::intake::{Job, Refused, Taken};
 use crate::lifecycle::Report;
 use crate::problem::Problem;
 
@@ -118,8 +118,9 @@ pub(crate) async fn store_rows(app: &Arc<App>, mut rows: Vec<Row>, key: Option<u
     };
     app.intake.send(Job { rows, key, done }).await.map_err(|_| broken())?;
     match answer.await {
-        Ok(Ok(())) if reports.is_empty() => Ok(()),
-        Ok(Ok(())) => {
+        // What was stored before was counted before.
+        Ok(Ok(taken)) if reports.is_empty() || taken == Taken::Before => Ok(()),
+        Ok(Ok(_)) => {
             // What is durable counts; a sender that comes again because it was refused does not count twice.
             let app = app.clone();
             let _ = tokio::task::spawn_blocking(move || app.lifecycle.take(&app, &reports)).await;

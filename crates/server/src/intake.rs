@@ -21,7 +21,16 @@ pub(crate) struct Job {
     pub(crate) rows: Vec<Row>,
     /// See [`Batch::key`].
     pub(crate) key: Option<u128>,
-    pub(crate) done: oneshot::Sender<Result<(), Refused>>,
+    pub(crate) done: oneshot::Sender<Result<Taken, Refused>>,
+}
+
+/// What became of rows that are durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// They are new.
+    Stored,
+    /// They were stored before, and are counted already.
+    Before,
 }
 
 /// Why rows were not taken; nothing of the request is stored.
@@ -50,14 +59,16 @@ pub(crate) fn work(app: &Arc<App>, mut jobs: mpsc::Receiver<Job>) {
         let mut tap = lock(&app.tap);
         let received = now();
         let outcome = match app.store.append(received, &batches) {
-            Ok(appended) => {
-                for (appended, batch) in appended.into_iter().zip(&batches) {
-                    let Appended::Stored(number) = appended else { continue };
+            Ok(appended) => Ok(appended
+                .into_iter()
+                .zip(&batches)
+                .map(|(appended, batch)| {
+                    let Appended::Stored(number) = appended else { return Taken::Before };
                     tap.take(number, received, &batch.rows, &|_| 0);
                     app.rows_in.fetch_add(batch.rows.len() as u64, Ordering::Relaxed);
-                }
-                Ok(())
-            }
+                    Taken::Stored
+                })
+                .collect::<Vec<Taken>>()),
             Err(AppendError::Full(_)) => Err(Refused::Full),
             Err(AppendError::Wal(error)) => {
                 tracing::error!(error = %error, "events cannot be stored");
@@ -65,8 +76,8 @@ pub(crate) fn work(app: &Arc<App>, mut jobs: mpsc::Receiver<Job>) {
             }
         };
         drop(tap);
-        for answer in answers {
-            let _ = answer.send(outcome);
+        for (n, answer) in answers.into_iter().enumerate() {
+            let _ = answer.send(outcome.as_ref().map(|taken| taken[n]).map_err(|refused| *refused));
         }
     }
 }

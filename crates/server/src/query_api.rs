@@ -28,6 +28,8 @@ const RANGE: Millis = Millis::from_secs(7_200);
 const TIME_MAX_SECS: u64 = 300;
 /// Markers in one answer; the newest are given.
 const MARKERS_MAX: usize = 1_000;
+/// Audit entries read while changes wait.
+const PAGE: u64 = 200;
 /// Audit entries that are looked through for markers.
 const ENTRIES_MAX: u64 = 20_000;
 
@@ -441,16 +443,24 @@ async fn markers(State(app): Shared, headers: HeaderMap, Query(window): Query<Wi
     app.authorize(&headers, Role::Read)?;
     let (from, to) = window.times()?;
     blocking(move || {
-        let plane = lock(&app.plane);
-        let size = plane.log.size();
+        let size = lock(&app.plane).log.size();
         let mut markers = Vec::new();
         let mut incomplete = Vec::new();
+        let mut page = Vec::new().into_iter();
         for index in (0..size).rev() {
             if size - index > ENTRIES_MAX || markers.len() >= MARKERS_MAX {
                 incomplete.push("older changes are left out: ask for a later time, or read the audit log");
                 break;
             }
-            let Some(bytes) = plane.log.entry(index).map_err(broken)? else { continue };
+            if page.len() == 0 {
+                // A page at a time, so that a change never waits for somebody's chart.
+                let plane = lock(&app.plane);
+                let indices = (index.saturating_sub(PAGE - 1)..=index).rev();
+                let read =
+                    indices.map(|index| plane.log.entry(index).map_err(broken)).collect::<Result<Vec<_>, _>>()?;
+                page = read.into_iter();
+            }
+            let Some(Some(bytes)) = page.next() else { continue };
             let Ok(entry) = Entry::from_bytes(&bytes) else { continue };
             let entry = entry_json(index, &entry);
             let at = entry["ts"].as_str().and_then(|text| Timestamp::parse(text).ok());

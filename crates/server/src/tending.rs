@@ -19,9 +19,12 @@ pub(crate) fn work(app: &Arc<App>, keep: &Keep, stop: &AtomicBool) {
         tracing::error!(damage, "stored events are damaged and left out of answers; see `seaworthy events check`");
     }
     while !stop.load(Ordering::Relaxed) {
-        let pause = match turn(app, keep, stop) {
-            Ok(()) => PAUSE,
-            Err(error) => {
+        // Without this thread the log would grow for ever: a fault of ours in one turn must not end it.
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| turn(app, keep, stop)));
+        let pause = match done {
+            Ok(Ok(())) => PAUSE,
+            Err(_) => PAUSE_AFTER_FAILURE,
+            Ok(Err(error)) => {
                 let error = with_causes(&error);
                 tracing::error!(error, "a segment cannot be written; the event log is kept instead");
                 PAUSE_AFTER_FAILURE

@@ -10,7 +10,7 @@ const THREADS_MAX: usize = 8;
 /// Limits of one query. One that is hit ends the scan: the answer holds what was found until then and says so.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Time from the start of the query.
+    /// Time from the start of the query. By default a little less than clients usually wait, so that they get what was found.
     pub time: Duration,
     /// Bytes of group keys and states, as estimated.
     pub memory: usize,
@@ -22,7 +22,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { time: Duration::from_secs(30), memory: 512 << 20, groups: 1_000_000, cancel: Cancel::default() }
+        Limits { time: Duration::from_secs(25), memory: 512 << 20, groups: 1_000_000, cancel: Cancel::default() }
     }
 }
 
