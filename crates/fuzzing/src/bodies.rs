@@ -3,6 +3,7 @@
 use arbitrary::Unstructured;
 use flags::{Context, FlagSet, Segment};
 use openfeature::Snapshot;
+use rows::{Expression, Filter, Operand, Row};
 use serde_json::{Map, Value, json};
 use vocab::Timestamp;
 
@@ -12,8 +13,13 @@ use crate::made;
 pub type Target = fn(&[u8]);
 
 /// By the name of their files in `fuzz/fuzz_targets`.
-pub const TARGETS: [(&str, Target); 4] =
-    [("document", document), ("evaluation", evaluation), ("segment", segment), ("request", request)];
+pub const TARGETS: [(&str, Target); 5] = [
+    ("document", document),
+    ("evaluation", evaluation),
+    ("segment", segment),
+    ("request", request),
+    ("question", question),
+];
 
 const NOW: Timestamp = Timestamp::from_micros(1_764_000_000_000_000);
 /// No need to look at more flags of one document.
@@ -158,5 +164,38 @@ pub fn request(data: &[u8]) {
     }
     if let Ok(Value::String(key)) = serde_json::from_slice(data) {
         snapshot.single(&key, b"", NOW);
+    }
+}
+
+/// Reads a filter and a calculated field, asks them of a row; reads a batch of rows.
+pub fn question(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        ask(text);
+    }
+    if let Ok(text) = made::question(&mut Unstructured::new(data)) {
+        ask(&text);
+    }
+    if let Ok(rows) = rows::codec::decode(data) {
+        let bytes = rows::codec::encode(&rows);
+        // By its bytes: a number may be NaN, which equals nothing.
+        let again = rows::codec::decode(&bytes).expect("what was written can be read");
+        assert_eq!(rows::codec::encode(&again), bytes);
+    }
+}
+
+fn ask(text: &str) {
+    let row = Row { time: NOW, duration_nanos: Some(5), trace: 7, ..Row::default() }
+        .with("name", "GET /play")
+        .with("n", 3_i64)
+        .with("x", 0.5)
+        .with("ok", true);
+    if let Ok(filter) = Filter::parse(text) {
+        let again = Filter::parse(&filter.to_string()).expect("a filter's text is a filter");
+        assert_eq!((again.matches(&row), again.fields()), (filter.matches(&row), filter.fields()));
+    }
+    if let Ok(expression) = Expression::parse(text) {
+        let names = expression.fields().to_vec();
+        let values: Vec<_> = names.iter().map(|name| row.field(name)).collect();
+        let _ = expression.evaluate(&mut |place| values[place].as_ref().map(|value| Operand::of(value.as_ref())));
     }
 }

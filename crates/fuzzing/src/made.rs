@@ -297,3 +297,52 @@ pub(crate) fn time(u: &mut Unstructured<'_>) -> Result<Timestamp> {
         _ => Timestamp::from_micros(1_764_000_000_000_000 + u.int_in_range(-345_600_000_000_i64..=345_600_000_000)?),
     })
 }
+
+/// A text of words of filters and of calculated fields, in any order.
+pub(crate) fn question(u: &mut Unstructured<'_>) -> Result<String> {
+    const WORDS: [&str; 40] = [
+        "name",
+        "n",
+        "x",
+        "ok",
+        "time",
+        "duration_ms",
+        "trace.trace_id",
+        "`a b`",
+        "missing",
+        "=",
+        "!=",
+        "<",
+        ">=",
+        "contains",
+        "matches",
+        "starts-with",
+        "in (",
+        "not in (",
+        "not",
+        "exists",
+        "and",
+        "or",
+        "(",
+        ")",
+        ",",
+        "'GET'",
+        "'^[a'",
+        "'2026-11-25T09:00:00Z'",
+        "3",
+        "-0.5",
+        "true",
+        "+",
+        " - ",
+        "*",
+        " / ",
+        "if(",
+        "concat(",
+        "bucket(",
+        "cast(",
+        "é",
+    ];
+    let n: usize = u.int_in_range(0..=24)?;
+    let words: Vec<&str> = (0..n).map(|_| u.choose(&WORDS).copied()).collect::<Result<_>>()?;
+    Ok(words.join(" "))
+}

@@ -26,8 +26,8 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use crate::filter::is_field_char;
 use crate::row::{Value, ValueRef};
+use crate::scan::Scan;
 
 /// Longer is refused.
 const LENGTH_MAX: usize = 4 << 10;
@@ -193,13 +193,13 @@ pub struct Expression {
 impl Expression {
     /// Parses.
     pub fn parse(text: &str) -> Result<Expression, ParseExpressionError> {
-        let mut parser = Parser { text, at: 0, fields: Vec::new(), n_nodes: 0 };
+        let mut parser = Parser { scan: Scan::new(text), fields: Vec::new(), n_nodes: 0 };
         if text.len() > LENGTH_MAX {
             return parser.wrong("longer than 4 KiB");
         }
         let (root, _) = parser.or(0)?;
-        parser.skip();
-        if !parser.rest().is_empty() {
+        parser.scan.skip();
+        if !parser.scan.rest().is_empty() {
             return parser.wrong("expected an operator or the end; a field with other characters stands in backticks");
         }
         Ok(Expression { text: text.trim().to_owned(), fields: parser.fields, root, n_nodes: parser.n_nodes })
@@ -402,49 +402,20 @@ pub fn quoted(text: &str) -> String {
 }
 
 struct Parser<'a> {
-    text: &'a str,
-    at: usize,
+    scan: Scan<'a>,
     fields: Vec<String>,
     n_nodes: usize,
 }
 
 type Parsed = Result<(Node, Type), ParseExpressionError>;
 
-impl<'a> Parser<'a> {
-    fn rest(&self) -> &'a str {
-        &self.text[self.at..]
-    }
-
-    fn skip(&mut self) {
-        self.at = self.text.len() - self.rest().trim_start().len();
-    }
-
+impl Parser<'_> {
     fn wrong_at<T>(&self, at: usize, reason: impl Into<String>) -> Result<T, ParseExpressionError> {
-        Err(ParseExpressionError { at: self.text[..at].chars().count() + 1, reason: reason.into() })
+        Err(ParseExpressionError { at: self.scan.character(at), reason: reason.into() })
     }
 
     fn wrong<T>(&self, reason: impl Into<String>) -> Result<T, ParseExpressionError> {
-        self.wrong_at(self.at, reason)
-    }
-
-    fn word(&mut self, word: &str) -> bool {
-        self.skip();
-        let Some(head) = self.rest().get(..word.len()) else { return false };
-        let alone = self.rest()[word.len()..].chars().next().is_none_or(|c| !is_field_char(c));
-        let taken = head.eq_ignore_ascii_case(word) && alone;
-        if taken {
-            self.at += word.len();
-        }
-        taken
-    }
-
-    fn symbol(&mut self, symbol: &str) -> bool {
-        self.skip();
-        let taken = self.rest().starts_with(symbol);
-        if taken {
-            self.at += symbol.len();
-        }
-        taken
+        self.wrong_at(self.scan.at, reason)
     }
 
     fn expect(&self, at: usize, given: Type, wanted: Type) -> Result<(), ParseExpressionError> {
@@ -463,14 +434,14 @@ impl<'a> Parser<'a> {
     }
 
     fn chain(&mut self, depth: usize, words: &[(&str, Infix)], next: fn(&mut Self, usize) -> Parsed) -> Parsed {
-        self.skip();
-        let mut at = self.at;
+        self.scan.skip();
+        let mut at = self.scan.at;
         let (mut left, mut kind) = next(self, depth)?;
         let mut links = 0;
-        while let Some((_, infix)) = words.iter().find(|(word, _)| self.word(word)) {
+        while let Some((_, infix)) = words.iter().find(|(word, _)| self.scan.word(word)) {
             self.expect(at, kind, Type::Truth)?;
-            self.skip();
-            at = self.at;
+            self.scan.skip();
+            at = self.scan.at;
             let (right, right_kind) = next(self, depth)?;
             self.expect(at, right_kind, Type::Truth)?;
             links = self.link(links)?;
@@ -496,9 +467,9 @@ impl<'a> Parser<'a> {
         if depth > DEPTH_MAX {
             return self.wrong("nested deeper than 32 levels");
         }
-        if self.word("not") {
-            self.skip();
-            let at = self.at;
+        if self.scan.word("not") {
+            self.scan.skip();
+            let at = self.scan.at;
             let (inner, kind) = self.not(depth + 1)?;
             self.expect(at, kind, Type::Truth)?;
             return Ok((self.made(Node::Not(Box::new(inner))), Type::Truth));
@@ -517,9 +488,9 @@ impl<'a> Parser<'a> {
             ("<", Infix::Less),
             (">", Infix::Greater),
         ] {
-            if self.symbol(symbol) {
-                self.skip();
-                let at = self.at;
+            if self.scan.symbol(symbol) {
+                self.scan.skip();
+                let at = self.scan.at;
                 let (right, right_kind) = self.sum(depth)?;
                 if kind != Type::Any {
                     self.expect(at, right_kind, kind)?;
@@ -540,14 +511,14 @@ impl<'a> Parser<'a> {
     }
 
     fn numbers(&mut self, depth: usize, symbols: &[(&str, Infix)], next: fn(&mut Self, usize) -> Parsed) -> Parsed {
-        self.skip();
-        let mut at = self.at;
+        self.scan.skip();
+        let mut at = self.scan.at;
         let (mut left, mut kind) = next(self, depth)?;
         let mut links = 0;
-        while let Some((_, infix)) = symbols.iter().find(|(symbol, _)| self.symbol(symbol)) {
+        while let Some((_, infix)) = symbols.iter().find(|(symbol, _)| self.scan.symbol(symbol)) {
             self.expect(at, kind, Type::Number)?;
-            self.skip();
-            at = self.at;
+            self.scan.skip();
+            at = self.scan.at;
             let (right, right_kind) = next(self, depth)?;
             self.expect(at, right_kind, Type::Number)?;
             links = self.link(links)?;
@@ -560,9 +531,9 @@ impl<'a> Parser<'a> {
         if depth > DEPTH_MAX {
             return self.wrong("nested deeper than 32 levels");
         }
-        if self.symbol("-") {
-            self.skip();
-            let at = self.at;
+        if self.scan.symbol("-") {
+            self.scan.skip();
+            let at = self.scan.at;
             let (inner, kind) = self.unary(depth + 1)?;
             self.expect(at, kind, Type::Number)?;
             return Ok((self.made(Node::Minus(Box::new(inner))), Type::Number));
@@ -571,38 +542,35 @@ impl<'a> Parser<'a> {
     }
 
     fn primary(&mut self, depth: usize) -> Parsed {
-        self.skip();
-        if self.symbol("(") {
+        self.scan.skip();
+        if self.scan.symbol("(") {
             let inner = self.or(depth + 1)?;
-            if !self.symbol(")") {
+            if !self.scan.symbol(")") {
                 return self.wrong("expected )");
             }
             return Ok(inner);
         }
-        if self.symbol("`") {
-            let end = match self.rest().find('`') {
-                Some(end) if end > 0 => end,
-                _ => return self.wrong("expected a field name and a closing backtick"),
+        if self.scan.symbol("`") {
+            let Some(name) = self.scan.backticked() else {
+                return self.wrong("expected a field name and a closing backtick");
             };
-            let name = self.rest()[..end].to_owned();
-            self.at += end + 1;
+            let name = name.to_owned();
             return Ok(self.field(name));
         }
-        let Some(first) = self.rest().chars().next() else { return self.wrong("expected a value") };
+        let Some(first) = self.scan.rest().chars().next() else { return self.wrong("expected a value") };
         if matches!(first, '\'' | '"') {
-            let text = self.quoted(first)?;
+            let Some(text) = self.scan.quoted(first) else { return self.wrong("a quote is not closed") };
             return Ok((self.made(Node::Literal(Value::Str(text))), Type::Text));
         }
         if first.is_ascii_digit() {
             return self.number();
         }
-        let end = self.rest().find(|c| !is_field_char(c)).unwrap_or(self.rest().len());
-        if end == 0 {
+        let at = self.scan.at;
+        let name = self.scan.name();
+        if name.is_empty() {
             return self.wrong("expected a field, a number, text in quotes, a function or (");
         }
-        let (at, name) = (self.at, &self.rest()[..end]);
-        self.at += end;
-        if self.symbol("(") {
+        if self.scan.symbol("(") {
             return self.function(at, name, depth);
         }
         match name.to_ascii_lowercase().as_str() {
@@ -620,27 +588,8 @@ impl<'a> Parser<'a> {
         (self.made(Node::Field(place)), Type::Any)
     }
 
-    fn quoted(&mut self, quote: char) -> Result<String, ParseExpressionError> {
-        let mut text = String::new();
-        let mut chars = self.rest().char_indices().skip(1);
-        while let Some((n, c)) = chars.next() {
-            match c {
-                '\\' => match chars.next() {
-                    Some((_, escaped)) => text.push(escaped),
-                    None => break,
-                },
-                c if c == quote => {
-                    self.at += n + 1;
-                    return Ok(text);
-                }
-                c => text.push(c),
-            }
-        }
-        self.wrong("a quote is not closed")
-    }
-
     fn number(&mut self) -> Parsed {
-        let bytes = self.rest().as_bytes();
+        let bytes = self.scan.rest().as_bytes();
         let mut end = 0;
         while end < bytes.len() {
             let exponent_sign = matches!(bytes[end], b'+' | b'-') && matches!(bytes[end - 1], b'e' | b'E');
@@ -649,7 +598,7 @@ impl<'a> Parser<'a> {
             }
             end += 1;
         }
-        let word = &self.rest()[..end];
+        let word = &self.scan.rest()[..end];
         let value = match (word.parse::<i64>(), word.parse::<f64>()) {
             (Ok(n), _) => Value::Int(n),
             (_, Ok(x)) if x.is_finite() => Value::Float(x),
@@ -658,7 +607,7 @@ impl<'a> Parser<'a> {
                     .wrong(format!("{word:?} is not a number; a field that begins with a digit stands in backticks"));
             }
         };
-        self.at += end;
+        self.scan.at += end;
         Ok((self.made(Node::Literal(value)), Type::Number))
     }
 
@@ -674,20 +623,20 @@ impl<'a> Parser<'a> {
         let mut arguments = Vec::new();
         let mut kinds = Vec::new();
         let mut places = Vec::new();
-        if !self.symbol(")") {
+        if !self.scan.symbol(")") {
             loop {
-                self.skip();
-                places.push(self.at);
+                self.scan.skip();
+                places.push(self.scan.at);
                 let (argument, kind) = self.or(depth + 1)?;
                 if arguments.len() < *most {
                     self.expect(places[arguments.len()], kind, *wanted)?;
                 }
                 arguments.push(argument);
                 kinds.push(kind);
-                if self.symbol(")") {
+                if self.scan.symbol(")") {
                     break;
                 }
-                if !self.symbol(",") {
+                if !self.scan.symbol(",") {
                     return self.wrong("expected , or )");
                 }
             }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use vocab::Timestamp;
 
 use crate::row::{Row, Value, ValueRef};
+use crate::scan::Scan;
 
 /// The pseudo-field that is when an event began.
 pub const TIME: &str = "time";
@@ -194,17 +195,17 @@ impl Filter {
 
     /// Parses; an empty text is [`Filter::all`].
     pub fn parse(text: &str) -> Result<Filter, ParseFilterError> {
-        let mut parser = Parser { text, at: 0 };
+        let mut parser = Parser { scan: Scan::new(text) };
         if text.len() > LENGTH_MAX {
             return parser.wrong("longer than 16 KiB");
         }
-        parser.skip();
-        if parser.rest().is_empty() {
+        parser.scan.skip();
+        if parser.scan.rest().is_empty() {
             return Ok(Filter::all());
         }
         let root = parser.or(0)?;
-        parser.skip();
-        if !parser.rest().is_empty() {
+        parser.scan.skip();
+        if !parser.scan.rest().is_empty() {
             return parser.wrong("expected and, or, or the end");
         }
         Ok(Filter { text: text.trim().to_owned(), root })
@@ -311,50 +312,17 @@ impl<'de> Deserialize<'de> for Filter {
 }
 
 struct Parser<'a> {
-    text: &'a str,
-    at: usize,
+    scan: Scan<'a>,
 }
 
-impl<'a> Parser<'a> {
-    fn rest(&self) -> &'a str {
-        &self.text[self.at..]
-    }
-
-    fn skip(&mut self) {
-        self.at = self.text.len() - self.rest().trim_start().len();
-    }
-
+impl Parser<'_> {
     fn wrong<T>(&self, reason: &str) -> Result<T, ParseFilterError> {
-        Err(ParseFilterError {
-            at: self.text[..self.at.min(self.text.len())].chars().count() + 1,
-            reason: reason.to_owned(),
-        })
-    }
-
-    /// Takes a word if it stands alone here.
-    fn word(&mut self, word: &str) -> bool {
-        self.skip();
-        let Some(head) = self.rest().get(..word.len()) else { return false };
-        let alone = self.rest()[word.len()..].chars().next().is_none_or(|c| !is_field_char(c));
-        let taken = head.eq_ignore_ascii_case(word) && alone;
-        if taken {
-            self.at += word.len();
-        }
-        taken
-    }
-
-    fn symbol(&mut self, symbol: &str) -> bool {
-        self.skip();
-        let taken = self.rest().starts_with(symbol);
-        if taken {
-            self.at += symbol.len();
-        }
-        taken
+        Err(ParseFilterError { at: self.scan.character(self.scan.at), reason: reason.to_owned() })
     }
 
     fn or(&mut self, depth: usize) -> Result<Condition, ParseFilterError> {
         let mut nodes = vec![self.and(depth)?];
-        while self.word("or") {
+        while self.scan.word("or") {
             nodes.push(self.and(depth)?);
         }
         Ok(if nodes.len() == 1 { nodes.remove(0) } else { Condition::Or(nodes) })
@@ -362,7 +330,7 @@ impl<'a> Parser<'a> {
 
     fn and(&mut self, depth: usize) -> Result<Condition, ParseFilterError> {
         let mut nodes = vec![self.not(depth)?];
-        while self.word("and") {
+        while self.scan.word("and") {
             nodes.push(self.not(depth)?);
         }
         Ok(if nodes.len() == 1 { nodes.remove(0) } else { Condition::And(nodes) })
@@ -372,25 +340,25 @@ impl<'a> Parser<'a> {
         if depth > DEPTH_MAX {
             return self.wrong("nested deeper than 64 levels");
         }
-        if self.word("not") {
+        if self.scan.word("not") {
             return Ok(Condition::Not(Box::new(self.not(depth + 1)?)));
         }
-        if self.symbol("(") {
+        if self.scan.symbol("(") {
             let inner = self.or(depth + 1)?;
-            if !self.symbol(")") {
+            if !self.scan.symbol(")") {
                 return self.wrong("expected )");
             }
             return Ok(inner);
         }
         let field = self.field()?;
-        if self.word("not-exists") {
+        if self.scan.word("not-exists") {
             return Ok(Condition::Not(Box::new(Condition::Test(Test { field, comparison: Comparison::Exists }))));
         }
-        if self.word("not") {
-            if self.word("exists") {
+        if self.scan.word("not") {
+            if self.scan.word("exists") {
                 return Ok(Condition::Not(Box::new(Condition::Test(Test { field, comparison: Comparison::Exists }))));
             }
-            if self.word("in") {
+            if self.scan.word("in") {
                 return Ok(Condition::Test(Test { field, comparison: Comparison::NotIn(self.list()?) }));
             }
             return self.wrong("expected in or exists after not");
@@ -400,57 +368,51 @@ impl<'a> Parser<'a> {
     }
 
     fn field(&mut self) -> Result<String, ParseFilterError> {
-        self.skip();
-        if self.symbol("`") {
-            let end = match self.rest().find('`') {
-                Some(end) if end > 0 => end,
-                _ => return self.wrong("expected a field name and a closing backtick"),
+        self.scan.skip();
+        if self.scan.symbol("`") {
+            return match self.scan.backticked() {
+                Some(name) => Ok(name.to_owned()),
+                None => self.wrong("expected a field name and a closing backtick"),
             };
-            let field = self.rest()[..end].to_owned();
-            self.at += end + 1;
-            return Ok(field);
         }
-        let end = self.rest().find(|c| !is_field_char(c)).unwrap_or(self.rest().len());
-        if end == 0 {
-            return self.wrong("expected a field name");
+        match self.scan.name() {
+            "" => self.wrong("expected a field name"),
+            name => Ok(name.to_owned()),
         }
-        let field = self.rest()[..end].to_owned();
-        self.at += end;
-        Ok(field)
     }
 
     fn comparison(&mut self) -> Result<Comparison, ParseFilterError> {
-        if self.word("exists") {
+        if self.scan.word("exists") {
             return Ok(Comparison::Exists);
         }
-        if self.word("contains") {
+        if self.scan.word("contains") {
             return Ok(Comparison::Contains(self.text_literal()?));
         }
-        if self.word("starts-with") {
+        if self.scan.word("starts-with") {
             return Ok(Comparison::StartsWith(self.text_literal()?));
         }
-        if self.word("ends-with") {
+        if self.scan.word("ends-with") {
             return Ok(Comparison::EndsWith(self.text_literal()?));
         }
-        if self.word("does-not-contain") {
+        if self.scan.word("does-not-contain") {
             return Ok(Comparison::ContainsNot(self.text_literal()?));
         }
-        if self.word("matches") {
-            self.skip();
-            let at = self.at;
+        if self.scan.word("matches") {
+            self.scan.skip();
+            let at = self.scan.at;
             let text = self.text_literal()?;
             return match Pattern::new(&text) {
                 Ok(pattern) => Ok(Comparison::Matches(pattern)),
                 Err(reason) => {
-                    self.at = at;
+                    self.scan.at = at;
                     self.wrong(&reason)
                 }
             };
         }
-        if self.word("in") {
+        if self.scan.word("in") {
             return Ok(Comparison::In(self.list()?));
         }
-        if self.word("not-in") {
+        if self.scan.word("not-in") {
             return Ok(Comparison::NotIn(self.list()?));
         }
         for (symbol, make) in [
@@ -462,7 +424,7 @@ impl<'a> Parser<'a> {
             ("<", Comparison::Less),
             (">", Comparison::Greater),
         ] {
-            if self.symbol(symbol) {
+            if self.scan.symbol(symbol) {
                 return Ok(make(self.literal()?));
             }
         }
@@ -473,14 +435,14 @@ impl<'a> Parser<'a> {
     }
 
     fn list(&mut self) -> Result<Vec<Value>, ParseFilterError> {
-        if !self.symbol("(") {
+        if !self.scan.symbol("(") {
             return self.wrong("expected ( after in");
         }
         let mut values = vec![self.literal()?];
-        while self.symbol(",") {
+        while self.scan.symbol(",") {
             values.push(self.literal()?);
         }
-        if !self.symbol(")") {
+        if !self.scan.symbol(")") {
             return self.wrong("expected , or )");
         }
         Ok(values)
@@ -494,31 +456,19 @@ impl<'a> Parser<'a> {
     }
 
     fn literal(&mut self) -> Result<Value, ParseFilterError> {
-        self.skip();
-        if self.word("true") {
+        self.scan.skip();
+        if self.scan.word("true") {
             return Ok(Value::Bool(true));
         }
-        if self.word("false") {
+        if self.scan.word("false") {
             return Ok(Value::Bool(false));
         }
-        let rest = self.rest();
+        let rest = self.scan.rest();
         if let Some(quote) = rest.chars().next().filter(|c| matches!(c, '\'' | '"')) {
-            let mut text = String::new();
-            let mut chars = rest.char_indices().skip(1);
-            while let Some((n, c)) = chars.next() {
-                match c {
-                    '\\' => match chars.next() {
-                        Some((_, escaped)) => text.push(escaped),
-                        None => break,
-                    },
-                    c if c == quote => {
-                        self.at += n + 1;
-                        return Ok(Value::Str(text));
-                    }
-                    c => text.push(c),
-                }
-            }
-            return self.wrong("a quote is not closed");
+            return match self.scan.quoted(quote) {
+                Some(text) => Ok(Value::Str(text)),
+                None => self.wrong("a quote is not closed"),
+            };
         }
         let end =
             rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+'))).unwrap_or(rest.len());
@@ -529,12 +479,7 @@ impl<'a> Parser<'a> {
             (_, Ok(n)) if n.is_finite() && starts_as_number => Value::Float(n),
             _ => return self.wrong("expected a number, true, false, or text in quotes"),
         };
-        self.at += end;
+        self.scan.at += end;
         Ok(value)
     }
-}
-
-/// What a field's name may hold without backticks.
-pub(crate) fn is_field_char(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | '$')
 }

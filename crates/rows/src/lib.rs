@@ -8,6 +8,7 @@ pub mod codec;
 mod expression;
 mod filter;
 mod row;
+mod scan;
 
 pub use expression::{Expression, Operand, ParseExpressionError, quoted};
 pub use filter::{Comparison, Condition, Filter, ParseFilterError, Pattern, TIME, Test};
