@@ -9,4 +9,5 @@ mod flag_life;
 mod flag_refs;
 mod flags;
 mod harness;
+mod questions;
 mod rollouts;
