@@ -22,6 +22,7 @@ pub mod compare;
 mod keys;
 mod mask;
 mod merge;
+mod parallel;
 pub mod query;
 mod segment;
 mod store;

@@ -18,6 +18,7 @@ use crate::chunk::Chunk;
 use crate::cold::Cold;
 use crate::keys::Keys;
 use crate::merge::merge;
+use crate::parallel::parallel;
 use crate::segment;
 
 /// Rows in frozen chunks that make a segment worth writing.
@@ -28,7 +29,7 @@ const FREEZE_ROWS: usize = 16_384;
 const FREEZE_TEXT_BYTES: usize = 32 << 20;
 /// Frozen chunks that are merged by whoever asks next: many questions about few rows leave many small ones.
 pub(crate) const FROZEN_MAX: usize = 24;
-/// Rows of Parquet files that one question reads: what it looks at is in memory meanwhile, some 100 bytes a row if it looks at everything.
+/// Rows of Parquet files that one question reads: what it looks at is in memory meanwhile.
 const COLD_ROWS_MAX: usize = 16_000_000;
 /// The first byte of a batch in the log that has a key, where others have the version of the codec.
 const KEYED: u8 = 0xf1;
@@ -376,6 +377,7 @@ impl Store {
             parts = self.listed_parts();
         }
         let mut found = Parts::default();
+        let mut wanted = Vec::new();
         let (mut cold_rows, mut too_cold) = (0, 0);
         // Newest first, as what is too much is left out at the old end.
         for part in parts.iter().rev() {
@@ -390,7 +392,11 @@ impl Store {
                 }
                 cold_rows += rows;
             }
-            match part.chunk() {
+            wanted.push(part);
+        }
+        // The first look at a file is a look at all of it.
+        for chunk in parallel(&wanted, |_, part| part.chunk()) {
+            match chunk {
                 Ok(chunk) => found.chunks.push(chunk),
                 Err(reason) => found.incomplete.push(reason),
             }

@@ -21,7 +21,6 @@ mod subjects;
 mod together;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 use rows::{Filter, Row};
@@ -30,15 +29,13 @@ use vocab::Timestamp;
 use crate::builder::Builder;
 use crate::chunk::Chunk;
 use crate::mask::Mask;
+use crate::parallel::parallel;
 use crate::query::{Budget, Check, Limits, Names, QueryError, RELATED, resolve, select};
 use crate::store::Store;
 pub use answer::{ApartValue, Cause, Comparison, Condition, RankedValue, Side};
 pub use apart::Apart;
 pub use side::Unit;
 use side::{Part, Rows};
-
-/// Threads that compare; more would take the processor from those who store events.
-const THREADS: usize = 2;
 
 /// Which events.
 #[derive(Clone, Debug)]
@@ -75,35 +72,6 @@ pub struct Question {
     pub to: Timestamp,
     /// What counts once; none lets the events decide.
     pub unit: Option<Unit>,
-}
-
-/// Does `work` for each item, on two threads, in order of the items.
-fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let run = || {
-        let mut done = Vec::new();
-        loop {
-            let place = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(place) else { return done };
-            done.push((place, work(place, item)));
-        }
-    };
-    let mut done = match items.len() {
-        0 | 1 => run(),
-        n => std::thread::scope(|scope| {
-            let others: Vec<_> = (1..THREADS.min(n)).map(|_| scope.spawn(run)).collect();
-            let mut done = run();
-            for other in others {
-                match other.join() {
-                    Ok(more) => done.extend(more),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            done
-        }),
-    };
-    done.sort_unstable_by_key(|(place, _)| *place);
-    done.into_iter().map(|(_, result)| result).collect()
 }
 
 fn compare(mut parts: Vec<Part<'_>>, unit: Option<Unit>, names: (&str, &str), apart: &Apart<'_>) -> Comparison {

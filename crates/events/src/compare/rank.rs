@@ -163,7 +163,7 @@ pub(super) fn rank(
     let mut tried = 0.0;
     if n > 0.0 && m > 0.0 {
         let level = ALPHA / compared.len().max(1) as f64;
-        let all = super::parallel(&compared, |_, place| {
+        let all = crate::parallel::parallel(&compared, |_, place| {
             let all = candidates_of(*place, &attributes[*place], (n, m), level);
             let tried = all.len() as f64;
             // The best one stands for the attribute; further ones may be causes beside it, or half of one.

@@ -12,10 +12,10 @@ use rows::{Value, ValueRef, names};
 use serde::{Deserialize, Serialize};
 
 use super::cells;
-use super::parallel;
 use crate::chunk::Chunk;
 use crate::column::value_hash;
 use crate::mask::Mask;
+use crate::parallel::parallel;
 
 /// What counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

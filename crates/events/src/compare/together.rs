@@ -9,10 +9,10 @@
 
 use stats::share::mantel_haenszel_z;
 
-use super::parallel;
 use super::rank::{Candidate, Tested, fisher};
 use super::side::{Part, Sizes};
 use crate::compare::attribute::Attribute;
+use crate::parallel::parallel;
 
 /// Conditions that are looked at together.
 pub(super) const TOGETHER_MAX: usize = 56;
