@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use files::Files;
 
-use crate::store::{OpenError, load, segment_paths, unpack};
+use crate::keys::Keys;
+use crate::store::{OpenError, exists, keys_path, load, name, segment_paths, unpack};
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +23,9 @@ pub struct Checked {
 /// Reads everything below `dir` and compares it with its checksums.
 pub fn check(files: Arc<dyn Files>, dir: &str) -> Result<Checked, OpenError> {
     let mut checked = Checked::default();
-    for path in segment_paths(&*files, dir)? {
+    let paths = segment_paths(&*files, dir)?;
+    let stored_to = paths.iter().filter_map(|path| name(path)).map(|name| name.last + 1).max().unwrap_or(0);
+    for path in paths {
         let sound = load(&files, &path).and_then(|part| part.chunk()).and_then(|chunk| {
             if chunk.is_sound() { Ok(chunk.len() as u64) } else { Err("codes without a value".to_owned()) }
         });
@@ -41,7 +44,7 @@ pub fn check(files: Arc<dyn Files>, dir: &str) -> Result<Checked, OpenError> {
     }
     let wal = format!("{dir}/wal");
     let mut unreadable = Vec::new();
-    let damage = files::examine(&*files, &wal, |number, payload| {
+    let damage = files::examine(&*files, &wal, stored_to, |number, payload| {
         checked.batches += 1;
         if unpack(payload).is_none() {
             unreadable.push(format!("{wal}: batch {number} cannot be read"));
@@ -49,9 +52,6 @@ pub fn check(files: Arc<dyn Files>, dir: &str) -> Result<Checked, OpenError> {
     });
     checked.damage.extend(damage.map_err(|source| OpenError::Io { path: wal.clone(), source })?);
     checked.damage.extend(unreadable);
+    checked.damage.extend(Keys::read(&*files, &keys_path(dir)).err());
     Ok(checked)
-}
-
-fn exists(files: &dyn Files, path: &str) -> bool {
-    path.rsplit_once('/').is_some_and(|(dir, name)| files.list(dir).is_ok_and(|names| names.iter().any(|n| n == name)))
 }

@@ -146,6 +146,30 @@ pub(crate) enum Data {
     Floats(Float64Array),
 }
 
+impl Data {
+    fn bytes(&self) -> usize {
+        match self {
+            Data::Ints(v) => v.get_buffer_memory_size(),
+            Data::Floats(v) => v.get_buffer_memory_size(),
+            Data::Coded { codes, dict } => {
+                let codes = match codes {
+                    Codes::Sparse { rows, codes } => size_of_val(&rows[..]) + size_of_val(&codes[..]),
+                    Codes::Dense8(codes) => codes.len(),
+                    Codes::Dense16(codes) => size_of_val(&codes[..]),
+                    Codes::Dense32(codes) => size_of_val(&codes[..]),
+                };
+                let values = match &dict.values {
+                    Values::Strs(v) => v.get_buffer_memory_size(),
+                    Values::Ints(v) => v.get_buffer_memory_size(),
+                    Values::Floats(v) => v.get_buffer_memory_size(),
+                    Values::Bools => 0,
+                };
+                codes + values
+            }
+        }
+    }
+}
+
 /// Gives a column of a cold file when somebody asks for it.
 pub(crate) trait Load: std::fmt::Debug + Send + Sync {
     /// All absent if it cannot be read; whoever loads says so elsewhere.
@@ -181,6 +205,19 @@ impl Column {
             Some(cold) => cold.load(),
             None => Data::Floats(Float64Array::new_null(0)),
         })
+    }
+
+    /// Whether [`Column::data`] reads nothing.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.data.get().is_some()
+    }
+
+    /// Bytes that were read from a cold file and stay in memory for as long as the column does.
+    pub(crate) fn read_bytes(&self) -> usize {
+        match (&self.cold, self.data.get()) {
+            (Some(_), Some(data)) => data.bytes(),
+            _ => 0,
+        }
     }
 
     /// Codes and dictionary, if it has them.

@@ -29,11 +29,13 @@ mod store;
 mod tend;
 
 pub use check::{Checked, check};
-pub use compare::{Comparison, Question, RankedValue, Selection, Side, Unit};
+pub use compare::{Comparison, Question, RankedValue, Selection, Side, Unit, comparison_limits};
 pub use query::{Answer, Query, QueryError};
 pub use store::{AppendError, Appended, Batch, OpenError, Parts, SEGMENT_ROWS, Store};
 pub use tend::{Keep, SEGMENT_ROWS_MAX};
 
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod planted_tests;
 #[cfg(test)]

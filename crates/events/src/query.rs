@@ -37,7 +37,7 @@ pub use services::{Call, ServiceMap};
 pub use sketch::Bucket;
 pub use trace::{Trace, TraceSpan};
 
-pub(crate) use budget::Budget;
+pub(crate) use budget::{Budget, Stop};
 pub(crate) use lane::Names;
 pub(crate) use select::{Check, resolve, select};
 
@@ -184,6 +184,9 @@ pub enum QueryError {
         /// The bound.
         max: usize,
     },
+    /// A limit was hit before there was anything to answer.
+    #[error("{0}")]
+    Limit(String),
     /// Whoever asked does not wait any more.
     #[error("the query was cancelled")]
     Cancelled,

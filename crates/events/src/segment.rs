@@ -252,9 +252,9 @@ pub(crate) fn read(main: &Buffer, sparse: impl FnOnce() -> Result<Buffer, String
         chunk.columns.push(Column::new(name.as_str().into(), kind, data));
     }
     if let Some(crc) = schema.metadata().get(SPARSE) {
-        let bytes = sparse().map_err(|e| damaged(&format!("its rare attributes: {e}")))?;
+        let bytes = sparse().map_err(|e| damaged(&format!("its second file, .sparse.arrow: {e}")))?;
         if format!("{:08x}", crc32c::crc32c(&bytes)) != *crc {
-            return Err(damaged("its rare attributes do not match their checksum"));
+            return Err(damaged("its second file, .sparse.arrow, does not match its checksum"));
         }
         read_sparse(&self::batch(&bytes)?, ordered, &mut chunk.columns)?;
     }

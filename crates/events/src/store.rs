@@ -21,10 +21,11 @@ use crate::merge::merge;
 use crate::parallel::parallel;
 use crate::segment;
 
-/// Rows in frozen chunks that make a segment worth writing.
+/// Rows in frozen chunks that make a segment worth writing, unless the store was told otherwise. All other sizes follow from it.
 pub const SEGMENT_ROWS: usize = 131_072;
-/// Rows that freeze the chunk being filled: few enough to be done within some milliseconds, as a writer waits for it.
-const FREEZE_ROWS: usize = 16_384;
+/// The chunk being filled is frozen at so small a part of a segment: at 16,384 rows, few enough to be done within some
+/// milliseconds, as a writer waits for it.
+const FREEZE_PART: usize = 8;
 /// Bytes of text that freeze it, too: long log lines.
 const FREEZE_TEXT_BYTES: usize = 32 << 20;
 /// Frozen chunks that are merged by whoever asks next: many questions about few rows leave many small ones.
@@ -68,7 +69,10 @@ pub struct Store {
     pub(crate) parts: RwLock<Vec<Arc<Part>>>,
     /// One at a time merges, writes and removes.
     pub(crate) tending: Mutex<()>,
+    segment_rows: usize,
     findings: Vec<String>,
+    /// What is missing in every answer, as nobody knows of which time it was.
+    lost: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -77,9 +81,11 @@ struct Log {
     keys: Keys,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Filling {
     builder: Builder,
+    /// Rows that freeze it.
+    rows_max: usize,
     /// Number of its first batch in the write-ahead log, once it has rows.
     first: Option<u64>,
     last: u64,
@@ -242,9 +248,21 @@ impl Store {
     pub fn open(
         files: Arc<dyn Files>,
         dir: &str,
+        replay: impl FnMut(u64, Timestamp, &[Row]),
+    ) -> Result<Store, OpenError> {
+        Store::with_segments_of(SEGMENT_ROWS, files, dir, replay)
+    }
+
+    /// The same with segments of another size than [`SEGMENT_ROWS`]: smaller ones are written, merged and cooled sooner.
+    pub fn with_segments_of(
+        segment_rows: usize,
+        files: Arc<dyn Files>,
+        dir: &str,
         mut replay: impl FnMut(u64, Timestamp, &[Row]),
     ) -> Result<Store, OpenError> {
+        let segment_rows = segment_rows.clamp(1, SEGMENT_ROWS);
         let mut findings = Vec::new();
+        let mut lost = Vec::new();
         let mut parts = Vec::new();
         let mut waiting = covering(segment_paths(&*files, dir)?);
         while let Some(Covering { path, covered }) = waiting.pop() {
@@ -261,24 +279,32 @@ impl Store {
                     }
                 }
                 Err(reason) => {
-                    findings.push(if reason.starts_with(&path) { reason } else { format!("{path}: {reason}") });
+                    let finding = if reason.starts_with(&path) { reason } else { format!("{path}: {reason}") };
+                    if covered.is_empty() {
+                        lost.push(finding.clone());
+                    }
+                    findings.push(finding);
                     waiting.extend(covering(covered));
                 }
             }
         }
         parts.sort_by_key(|part| part.first);
         let stored_to = parts.iter().map(|part| part.last + 1).max().unwrap_or(0);
-        let mut keys = Keys::load(&*files, &keys_path(dir));
-        let mut filling = Filling::default();
+        let mut keys = Keys::read(&*files, &keys_path(dir)).unwrap_or_else(|finding| {
+            findings.push(format!("{finding}: what clients send again of the last 15 minutes may be stored twice"));
+            Vec::new()
+        });
+        let mut filling =
+            Filling { builder: Builder::default(), rows_max: segment_rows / FREEZE_PART, first: None, last: 0 };
         let mut frozen = Vec::new();
-        let wal = Wal::open(files.clone(), &format!("{dir}/wal"), |number, bytes| {
+        let mut unread = Vec::new();
+        let wal = format!("{dir}/wal");
+        let salvaged = Wal::salvage(files.clone(), &wal, stored_to, |number, bytes| {
             let Some((received, key, rows)) = unpack(bytes) else {
-                findings.push(format!("{dir}/wal: batch {number} cannot be read"));
+                unread.push(format!("{wal}: batch {number} cannot be read"));
                 return;
             };
-            if let Some(key) = key {
-                keys.insert(key, received);
-            }
+            keys.extend(key.map(|key| (key, received)));
             replay(number, received, &rows);
             if number >= stored_to {
                 filling.push(number, &rows);
@@ -287,10 +313,18 @@ impl Store {
                 }
             }
         })?;
+        lost.extend(salvaged.damage.into_iter().chain(unread));
+        findings.extend(lost.iter().filter(|finding| !findings.contains(finding)).cloned().collect::<Vec<String>>());
+        remove_orphans(&*files, dir, &parts, salvaged.wal.first())?;
         parts.extend(frozen.into_iter().map(Arc::new));
-        let log = Mutex::new(Log { wal, keys });
-        let (filling, parts) = (Mutex::new(filling), RwLock::new(parts));
-        Ok(Store { files, dir: dir.to_owned(), log, filling, parts, tending: Mutex::new(()), findings })
+        let log = Mutex::new(Log { wal: salvaged.wal, keys: Keys::of(keys) });
+        let (filling, parts, tending) = (Mutex::new(filling), RwLock::new(parts), Mutex::new(()));
+        Ok(Store { files, dir: dir.to_owned(), log, filling, parts, tending, segment_rows, findings, lost })
+    }
+
+    /// See [`Store::with_segments_of`].
+    pub fn segment_rows(&self) -> usize {
+        self.segment_rows
     }
 
     /// What could not be read on opening, with its place.
@@ -376,7 +410,7 @@ impl Store {
             self.merge_frozen();
             parts = self.listed_parts();
         }
-        let mut found = Parts::default();
+        let mut found = Parts { incomplete: self.lost.clone(), ..Parts::default() };
         let mut wanted = Vec::new();
         let (mut cold_rows, mut too_cold) = (0, 0);
         // Newest first, as what is too much is left out at the old end.
@@ -493,7 +527,7 @@ impl Filling {
     }
 
     fn is_full(&self) -> bool {
-        self.builder.len() >= FREEZE_ROWS || self.builder.text_bytes() >= FREEZE_TEXT_BYTES
+        self.builder.len() >= self.rows_max.max(1) || self.builder.text_bytes() >= FREEZE_TEXT_BYTES
     }
 
     fn freeze(&mut self) -> Option<Part> {
@@ -505,7 +539,7 @@ impl Filling {
     }
 }
 
-fn keys_path(dir: &str) -> String {
+pub(crate) fn keys_path(dir: &str) -> String {
     format!("{dir}/keys")
 }
 
@@ -538,6 +572,30 @@ pub(crate) fn remove(files: &dyn Files, path: &str) -> io::Result<()> {
     files.remove(&sparse_path(path))
 }
 
+/// Removes second files whose first was never written or was removed, as a crash in between leaves them: those whose batches are in
+/// another file, from `in_log` on in the write-ahead log, or forgotten, as all before the oldest are. Any other one may be waiting for
+/// its first file to come back from a copy.
+fn remove_orphans(files: &dyn Files, dir: &str, parts: &[Arc<Part>], in_log: u64) -> Result<(), OpenError> {
+    let orphans = paths(files, dir, |path| path.ends_with(".sparse.arrow"))?;
+    let oldest = parts.iter().map(|part| part.first).min().unwrap_or(in_log).min(in_log);
+    for path in orphans {
+        let main = format!("{}.arrow", path.trim_end_matches(".sparse.arrow"));
+        let Some(Name { first, last, .. }) = name(&main) else { continue };
+        let owner = parts.iter().find(|part| part.path() == Some(&main));
+        let is_gone_or_elsewhere =
+            || first >= in_log || last < oldest || parts.iter().any(|part| part.first <= first && last <= part.last);
+        if owner.is_none() && is_gone_or_elsewhere() && !exists(files, &main) {
+            files.remove(&path).map_err(|source| OpenError::Io { path, source })?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is such a file.
+pub(crate) fn exists(files: &dyn Files, path: &str) -> bool {
+    path.rsplit_once('/').is_some_and(|(dir, name)| files.list(dir).is_ok_and(|names| names.iter().any(|n| n == name)))
+}
+
 /// A file, and those whose batches it holds too: they were merged into it, or it was written from them.
 struct Covering {
     path: String,
@@ -566,13 +624,17 @@ fn covering(mut paths: Vec<String>) -> Vec<Covering> {
 }
 
 pub(crate) fn segment_paths(files: &dyn Files, dir: &str) -> Result<Vec<String>, OpenError> {
+    paths(files, dir, |path| name(path).is_some())
+}
+
+fn paths(files: &dyn Files, dir: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, OpenError> {
     let list = |dir: &str| files.list(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), source });
     let mut paths = Vec::new();
     for day in list(dir)?.iter().filter(|name| name.len() == 10 && name.as_bytes()[4] == b'-') {
         for hour in list(&format!("{dir}/{day}"))? {
             for name in list(&format!("{dir}/{day}/{hour}"))? {
                 let path = format!("{dir}/{day}/{hour}/{name}");
-                if self::name(&path).is_some() {
+                if wanted(&path) {
                     paths.push(path);
                 }
             }

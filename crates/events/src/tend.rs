@@ -12,10 +12,12 @@ use crate::store::{
     FROZEN_MAX, OpenError, Part, Place, SEGMENT_ROWS, Store, load, lock, merged, remove, segment_path, write,
 };
 
-/// Rows of a full segment. Larger ones would make dictionaries hardly smaller and merging heavier.
-pub const SEGMENT_ROWS_MAX: usize = 1 << 20;
-/// Rows that are made a segment at once: what is merged is in memory a second time meanwhile.
-const FLUSH_ROWS: usize = 524_288;
+/// Rows of a full segment, unless the store was told otherwise. Larger ones would make dictionaries hardly smaller and merging heavier.
+pub const SEGMENT_ROWS_MAX: usize = SEGMENT_ROWS * FULL;
+/// A full segment is so many times what is worth writing.
+const FULL: usize = 8;
+/// So many times that are made a segment at once: what is merged is in memory a second time meanwhile.
+const AT_ONCE: usize = 4;
 /// So many adjacent small segments are merged even if they do not make a full one.
 const SMALL_MAX: usize = 8;
 
@@ -31,7 +33,7 @@ pub struct Keep {
 }
 
 impl Part {
-    fn path(&self) -> Option<&str> {
+    pub(crate) fn path(&self) -> Option<&str> {
         match &self.place {
             Place::Memory(_) => None,
             Place::Hot(hot) => Some(&hot.path),
@@ -56,7 +58,7 @@ impl Store {
     /// Whether there are enough rows to write a segment.
     pub fn wants_flush(&self) -> bool {
         let frozen: usize = self.frozen(self.listed_parts()).iter().map(|part| part.rows()).sum();
-        frozen + self.rows_filling() >= SEGMENT_ROWS
+        frozen + self.rows_filling() >= self.segment_rows()
     }
 
     fn frozen(&self, parts: Vec<Arc<Part>>) -> Vec<Arc<Part>> {
@@ -72,13 +74,13 @@ impl Store {
             let mut rows = 0;
             let fits = frozen.iter().take_while(|part| {
                 rows += part.rows();
-                rows <= FLUSH_ROWS
+                rows <= self.segment_rows() * AT_ONCE
             });
             let n = fits.count().max(1);
             frozen.truncate(n);
             let rows: usize = frozen.iter().map(|part| part.rows()).sum();
             let (Some(first), Some(last)) = (frozen.first(), frozen.last()) else { break };
-            if rows < SEGMENT_ROWS && !all {
+            if rows < self.segment_rows() && !all {
                 break;
             }
             let Some(chunk) = merged(&frozen) else { break };
@@ -119,8 +121,9 @@ impl Store {
 
     /// Adjacent small segments become one.
     fn merge_small(&self) -> Result<bool, OpenError> {
+        let full = self.segment_rows() * FULL;
         let is_small = |part: &Part| match &part.place {
-            Place::Hot(hot) => part.rows() < SEGMENT_ROWS_MAX / 2 && hot.chunk().is_ok(),
+            Place::Hot(hot) => part.rows() < full / 2 && hot.chunk().is_ok(),
             _ => false,
         };
         let parts = self.listed_parts();
@@ -128,10 +131,10 @@ impl Store {
             let mut rows = 0;
             let fits = run.iter().take_while(|part| {
                 rows += part.rows();
-                is_small(part) && rows <= SEGMENT_ROWS_MAX
+                is_small(part) && rows <= full
             });
             let n = fits.count();
-            if n < 2 || (n < SMALL_MAX && rows <= SEGMENT_ROWS_MAX) {
+            if n < 2 || (n < SMALL_MAX && rows <= full) {
                 continue;
             }
             let old = &run[..n];

@@ -56,6 +56,8 @@ impl Disk {
             let holder = if pid.trim().is_empty() { String::new() } else { format!(" (pid {})", pid.trim()) };
             return Err(LockError::Taken { path: root.to_owned(), holder });
         }
+        // Nobody else writes here now: what a killed process was writing is nobody's.
+        remove_temporary(root).map_err(io)?;
         file.set_len(0).map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
         disk._lock = Some(file);
@@ -90,6 +92,26 @@ fn sync_parent(path: &Path) -> io::Result<()> {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
     }
+}
+
+/// How a file is called until it is whole: the ending says `tmp` and a number.
+fn is_temporary(path: &Path) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str()).and_then(|ending| ending.strip_prefix("tmp"));
+    ending.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Removes temporary files below `dir`. Links are not followed.
+fn remove_temporary(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let (kind, path) = (entry.file_type()?, entry.path());
+        if kind.is_dir() {
+            remove_temporary(&path)?;
+        } else if kind.is_file() && is_temporary(&path) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 #[derive(Debug)]
@@ -153,9 +175,11 @@ impl Files for Disk {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        match fs::remove_file(self.path(path)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        let path = self.path(path);
+        match fs::remove_file(&path) {
+            Ok(()) => sync_parent(&path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

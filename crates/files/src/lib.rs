@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 pub use crashing::Crashing;
 pub use disk::{Disk, LockError};
-pub use wal::{RECORD_BYTES_MAX, Wal, WalError, examine};
+pub use wal::{RECORD_BYTES_MAX, Salvaged, Wal, WalError, examine};
 
 /// A tree of files below one root. Paths are relative, with `/`.
 pub trait Files: Debug + Send + Sync {
@@ -29,7 +29,7 @@ pub trait Files: Debug + Send + Sync {
     fn replace(&self, path: &str, bytes: &[u8]) -> io::Result<()>;
     /// Cuts a file to `len` bytes, durably.
     fn truncate(&self, path: &str, len: u64) -> io::Result<()>;
-    /// Removes a file; fine if it is not there.
+    /// Removes a file, durably, so that files removed one after the other come back in no other order; fine if it is not there.
     fn remove(&self, path: &str) -> io::Result<()>;
     /// Names of the files and directories in `dir`, sorted; empty if it is not there.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;

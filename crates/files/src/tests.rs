@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::{Crashing, Disk, Files, LockError, Wal, WalError};
+use crate::{Crashing, Disk, Files, LockError, Salvaged, Wal, WalError, examine};
 
 fn replayed(files: &Arc<dyn Files>) -> Result<Vec<Vec<u8>>, WalError> {
     let mut records = Vec::new();
@@ -94,4 +94,76 @@ fn a_second_process_is_refused_and_a_directory_behaves_like_memory() {
     files.remove("a/c").unwrap();
     drop((wal, files));
     Disk::lock(dir.path()).unwrap();
+}
+
+fn salvaged(files: &Arc<dyn Files>, stored_to: u64) -> (Vec<(u64, Vec<u8>)>, Salvaged) {
+    let mut records = Vec::new();
+    let salvaged =
+        Wal::salvage(files.clone(), "wal", stored_to, |number, bytes| records.push((number, bytes.to_vec()))).unwrap();
+    (records, salvaged)
+}
+
+/// Scenario: a bit flips anywhere in a log of several files, in a length, a checksum or a payload, but in the last record of all.
+/// Guarantees: the one record is named, all others keep their numbers; new ones come after them, also after one more opening.
+#[test]
+fn a_salvaged_log_lacks_the_damaged_record_and_no_other() {
+    let record = |n: u64| vec![n as u8; 20 + n as usize];
+    let bytes_of = |records: std::ops::Range<u64>| records.map(|n| record(n).len() + 8).sum::<usize>();
+    for (file, from, to) in [(0, 0, 3), (3, 3, 5), (5, 5, 9)] {
+        // The last record of the newest file cannot be told from a torn one.
+        let harmed = if to == 9 { from..8 } else { from..to };
+        for byte in 0..bytes_of(harmed.clone()) {
+            let disk = Crashing::new();
+            let files: Arc<dyn Files> = Arc::new(disk.clone());
+            let mut wal = Wal::open(files.clone(), "wal", |_, _| ()).unwrap();
+            for n in 0..9 {
+                if n == 3 || n == 5 {
+                    wal.rotate().unwrap();
+                }
+                wal.commit([record(n).as_slice()]).unwrap();
+            }
+            drop(wal);
+            let path = format!("wal/{file:020}.wal");
+            disk.flip(&path, byte);
+            let hit = harmed.clone().find(|n| byte < bytes_of(from..n + 1)).unwrap();
+            let (records, mut log) = salvaged(&files, 0);
+            let expected: Vec<(u64, Vec<u8>)> = (0..9).filter(|n| *n != hit).map(|n| (n, record(n))).collect();
+            assert_eq!(records, expected, "byte {byte} of {path}");
+            assert!(log.damage.len() == 1 && log.damage[0].contains(&path), "{:?}", log.damage);
+            assert_eq!(log.wal.commit([record(9).as_slice()]).unwrap(), 9);
+            drop(log);
+            let (again, log) = salvaged(&files, 0);
+            assert_eq!((again.len(), again.last(), log.wal.next()), (9, Some(&(9, record(9))), 10));
+            assert!(files.read(&format!("{path}.damaged")).is_ok());
+        }
+    }
+}
+
+/// Scenario: the log is gone, but what was in it is kept elsewhere under its numbers.
+/// Guarantees: no number is given twice, and nothing is called missing.
+#[test]
+fn a_salvaged_log_gives_no_number_twice() {
+    let files: Arc<dyn Files> = Arc::new(Crashing::new());
+    let (_, mut log) = salvaged(&files, 7);
+    assert_eq!((log.wal.commit([b"x".as_slice()]).unwrap(), log.damage.len()), (7, 0));
+    drop(log);
+    let (records, log) = salvaged(&files, 7);
+    assert_eq!((records.len(), log.wal.next(), log.damage), (1, 8, vec![]));
+    let (_, log) = salvaged(&files, 20);
+    assert_eq!((log.wal.next(), log.damage), (20, vec![]));
+    assert_eq!(examine(&*files, "wal", 20, |_, _| ()).unwrap(), Vec::<String>::new());
+}
+
+/// Scenario: a process was killed while it replaced files.
+/// Guarantees: the next one removes what was left half written, and nothing else.
+#[test]
+fn temporary_files_go_when_the_directory_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+    for name in ["a/b/x.tmp0", "a/keys.tmp17", "a/b/x.sparse.tmp3", "a/x.tmp", "a/x.tmpx", "a/keys"] {
+        std::fs::write(dir.path().join(name), "x").unwrap();
+    }
+    let disk = Disk::lock(dir.path()).unwrap();
+    assert_eq!(disk.list("a").unwrap(), ["b", "keys", "x.tmp", "x.tmpx"]);
+    assert_eq!(disk.list("a/b").unwrap(), Vec::<String>::new());
 }

@@ -40,6 +40,9 @@ pub struct Args {
     /// While the events of before take more than so many GiB on disk, the oldest are removed.
     #[arg(long)]
     events_max_gib: Option<u64>,
+    /// Events that make a segment. Fewer make small files sooner, for tests of what happens to files.
+    #[arg(long, hide = true, default_value_t = server::SEGMENT_ROWS)]
+    events_segment_rows: usize,
     /// Which environment this is: `project/name`, such as `shop/production`. Its flags are the flag set of that name; the data
     /// directory is bound to it from the first start on.
     #[arg(long)]
@@ -71,6 +74,7 @@ pub async fn run(args: Args) -> Result<u8> {
             drop_after: args.events_drop_after,
             bytes_max: args.events_max_gib.map(|gib| gib.saturating_mul(1 << 30)),
         },
+        segment_rows: args.events_segment_rows,
         environment: args
             .environment
             .as_deref()

@@ -25,6 +25,7 @@ use vocab::{Id, Timestamp};
 
 use crate::intake::Job;
 use crate::lifecycle::Lifecycle;
+use crate::log_templates::LogTemplates;
 use crate::previews::Previews;
 use crate::problem::Problem;
 use crate::recent::Recent;
@@ -136,6 +137,7 @@ pub(crate) struct App {
     pub(crate) previews: Arc<Previews>,
     /// Who reports which flag. Its locks are never held with any other but [`Recent`]'s.
     pub(crate) lifecycle: Lifecycle,
+    pub(crate) log_templates: LogTemplates,
     /// The same flags for clients.
     pub(crate) hub: Arc<flagd::Hub>,
     pub(crate) ofrep_rate: Option<flagd::limit::Rate>,

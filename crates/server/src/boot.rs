@@ -22,6 +22,7 @@ use crate::api;
 use crate::app::{App, Emergency, Plane, now};
 use crate::intake;
 use crate::lifecycle::{self, Lifecycle};
+use crate::log_templates::LogTemplates;
 use crate::recent::Recent;
 use crate::tap::Tap;
 use crate::tending;
@@ -49,6 +50,8 @@ pub struct Options {
     pub dev: bool,
     /// How long events are kept, and in what form.
     pub keep: events::Keep,
+    /// Events that make a segment; [`events::SEGMENT_ROWS`] but in tests.
+    pub segment_rows: usize,
     /// Which environment this is; none is as before.
     pub environment: Option<control::Environment>,
 }
@@ -162,7 +165,7 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         let checkpoint = files.read(&watcher::tally_path(experiment.id)).ok();
         from.insert(experiment.id, tap.watch(experiment, checkpoint.as_deref()));
     }
-    let store = Store::open(files.clone(), "events", |number, received, rows| {
+    let store = Store::with_segments_of(options.segment_rows, files.clone(), "events", |number, received, rows| {
         tap.take(number, received, rows, &|id| from.get(&id).copied().unwrap_or(0));
     })?;
     tap.set_next(store.next_batch());
@@ -170,6 +173,7 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
     findings.extend(state.skipped().iter().map(|index| format!("audit entry {index} cannot be read and was skipped")));
     let recent = Arc::new(Recent::default());
     let lifecycle = Lifecycle::open(&*files, &recent, !state.flags().is_empty(), &mut findings);
+    let log_templates = LogTemplates::open(&*files, &mut findings);
     let (intake, jobs) = mpsc::channel(intake::QUEUE);
     // Versions grow over restarts, so that no proxy takes a new snapshot for one it has.
     let version = (now().nanos() / 1_000_000) as u64;
@@ -179,6 +183,7 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         flags: Default::default(),
         recent,
         lifecycle,
+        log_templates,
         previews: Arc::new(crate::previews::Previews::new(key)),
         dev: options.dev,
         hub: Arc::new(flagd::Hub::new(serde_json::Map::new())),

@@ -106,6 +106,7 @@ pub(crate) async fn store_rows(app: &Arc<App>, mut rows: Vec<Row>, key: Option<u
             .extend(report.map(|report| if row.get(names::PREVIEW).is_some() { report.of_nobody() } else { report }));
         app.redactor.redact(row);
     }
+    app.log_templates.stamp(&mut rows);
     let (done, answer) = oneshot::channel();
     let broken = || {
         let detail = "the event store takes nothing until a restart";

@@ -19,6 +19,7 @@ mod flags_api;
 mod ingest;
 mod intake;
 mod lifecycle;
+mod log_templates;
 mod previews;
 mod previews_api;
 mod problem;
@@ -33,7 +34,7 @@ mod watch;
 
 pub use boot::{BootError, Options, Started, run};
 pub use control::Environment;
-pub use events::{Keep, check as check_events};
+pub use events::{Keep, SEGMENT_ROWS, check as check_events};
 pub use tap::{Joiner, Tap};
 
 #[cfg(test)]

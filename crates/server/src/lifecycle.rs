@@ -223,10 +223,12 @@ pub(crate) fn work(app: &Arc<App>, stop: &AtomicBool) {
             saved = Some(Instant::now());
             lock(&app.lifecycle.drift).sweep(now());
             app.lifecycle.save(app);
+            app.log_templates.save(&*app.files);
         }
         std::thread::park_timeout(LOOK);
     }
     app.lifecycle.save(app);
+    app.log_templates.save(&*app.files);
 }
 
 /// The tables as of one moment, for all flags of one answer. Counting waits as long as it is held.

@@ -1,6 +1,7 @@
 //! Questions over HTTP: the query language, traces, the service map, fields, markers. See docs/reference/query.md.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use auth::Role;
 use axum::Json;
@@ -120,6 +121,7 @@ fn refused(error: &QueryError) -> Problem {
     let code = match error {
         QueryError::Calculation(_) => "invalid-calculation",
         QueryError::Cancelled => "cancelled",
+        QueryError::Limit(_) => "too-much",
         _ => "invalid-query",
     };
     Problem::bad_request(code, error.to_string(), SEE)
@@ -131,6 +133,11 @@ fn span(text: Option<&str>, what: &str) -> Result<Option<Millis>, Problem> {
         Problem::bad_request("invalid-duration", detail, "write 10s, 5m, 1h or 1d")
     };
     text.map(Millis::parse).transpose().map_err(wrong)
+}
+
+fn within(timeout_s: Option<u64>, limits: Limits) -> Limits {
+    let seconds = |seconds: u64| Duration::from_secs(seconds.clamp(1, TIME_MAX_SECS));
+    Limits { time: timeout_s.map_or(limits.time, seconds), ..limits }
 }
 
 impl Asked {
@@ -148,10 +155,7 @@ impl Asked {
         let having = self.having.all();
         let having = having.iter().map(|text| Having::parse(text).map_err(|e| refused(&e)));
         let step = span(self.step.as_deref(), "step")?.or(self.step_ms.map(Millis)).map(|step| Millis(step.0.max(1)));
-        let mut limits = Limits::default();
-        if let Some(seconds) = self.timeout_s {
-            limits.time = std::time::Duration::from_secs(seconds.clamp(1, TIME_MAX_SECS));
-        }
+        let limits = within(self.timeout_s, Limits::default());
         Ok(events::Query {
             filter: filter(&self.filter)?,
             now: now(),
@@ -312,6 +316,7 @@ struct Compared {
     #[serde(default)]
     traces: Vec<String>,
     unit: Option<String>,
+    timeout_s: Option<u64>,
 }
 
 async fn compare(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
@@ -353,7 +358,9 @@ async fn compare(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer 
         from: time(asked.from.as_deref(), now() - RANGE)?,
         to: time(asked.to.as_deref(), now() + Millis::from_secs(60))?,
         unit,
+        limits: within(asked.timeout_s, events::comparison_limits()),
     };
+    let _asking = Asking(question.limits.cancel.clone());
     blocking(move || app.store.difference(&question).map(|found| Json(found).into_response()).map_err(|e| refused(&e)))
         .await
 }

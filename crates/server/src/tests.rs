@@ -28,6 +28,7 @@ pub(crate) fn options(data: &std::path::Path) -> Options {
         cors: None,
         dev: false,
         environment: None,
+        segment_rows: events::SEGMENT_ROWS,
         keep: Default::default(),
     }
 }

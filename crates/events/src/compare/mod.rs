@@ -30,7 +30,7 @@ use crate::builder::Builder;
 use crate::chunk::Chunk;
 use crate::mask::Mask;
 use crate::parallel::parallel;
-use crate::query::{Budget, Check, Limits, Names, QueryError, RELATED, resolve, select};
+use crate::query::{Budget, Check, Limits, Names, QueryError, RELATED, Stop, resolve, select};
 use crate::store::Store;
 pub use answer::{ApartValue, Cause, Comparison, Condition, RankedValue, Side};
 pub use apart::Apart;
@@ -72,10 +72,25 @@ pub struct Question {
     pub to: Timestamp,
     /// What counts once; none lets the events decide.
     pub unit: Option<Unit>,
+    /// What it may take; see [`comparison_limits`]. Memory is what is read from Parquet files and what the rows of both sides take.
+    pub limits: Limits,
 }
 
-fn compare(mut parts: Vec<Part<'_>>, unit: Option<Unit>, names: (&str, &str), apart: &Apart<'_>) -> Comparison {
-    let sizes = side::weigh(&mut parts, unit);
+/// What a comparison may take by default: the time of a query, and more memory, as it looks at every attribute.
+pub fn comparison_limits() -> Limits {
+    Limits { memory: MEMORY_MAX, ..Limits::default() }
+}
+
+/// Ten million events of fifty attributes from Parquet files fit.
+const MEMORY_MAX: usize = 2 << 30;
+
+fn compare(
+    parts: &[Part<'_>],
+    sizes: &side::Sizes,
+    names: (&str, &str),
+    apart: &Apart<'_>,
+    budget: &Budget,
+) -> Comparison {
     let mut places: HashMap<&str, attribute::Places> = HashMap::new();
     for (number, part) in parts.iter().enumerate() {
         for (place, column) in part.chunk.columns.iter().enumerate() {
@@ -83,14 +98,33 @@ fn compare(mut parts: Vec<Part<'_>>, unit: Option<Unit>, names: (&str, &str), ap
         }
     }
     let mut places: Vec<(&str, attribute::Places)> = places.into_iter().collect();
-    // The largest first, so that neither thread is left with it at the end.
+    // The largest first, so that neither thread is left with it at the end. How large those in Parquet files are is not known yet.
+    let column = |(part, place): &(usize, usize)| &parts[*part].chunk.columns[*place];
     let size = |places: &attribute::Places| -> usize {
-        places.iter().map(|(part, place)| cells::distinct(&parts[*part].chunk.columns[*place])).sum()
+        places.iter().map(column).filter(|column| column.is_loaded()).map(cells::distinct).sum()
     };
     places.sort_by_cached_key(|(name, places)| (std::cmp::Reverse(size(places)), *name));
-    let mut attributes = parallel(&places, |_, (name, places)| attribute::tally(&parts, name, places, &sizes));
+    let tallied = parallel(&places, |_, (name, places)| {
+        budget.check().ok()?;
+        let read = || places.iter().map(|place| column(place).read_bytes()).sum::<usize>();
+        let before = read();
+        let attribute = attribute::tally(parts, name, places, sizes);
+        budget.take(read().saturating_sub(before));
+        Some(attribute)
+    });
+    let n_attributes = tallied.len();
+    let mut attributes: Vec<attribute::Attribute> = tallied.into_iter().flatten().collect();
     attributes.sort_by(|a, b| a.name.cmp(&b.name));
-    rank::rank(&parts, &sizes, &attributes, names, apart)
+    let left_out = n_attributes - attributes.len();
+    let with_pairs = budget.check().is_ok();
+    let mut comparison = rank::rank(parts, sizes, &attributes, names, apart, with_pairs);
+    if left_out > 0 {
+        comparison.incomplete.push(format!("{left_out} of {n_attributes} attributes were not compared"));
+    }
+    if !with_pairs {
+        comparison.incomplete.push("attributes were not looked at together".to_owned());
+    }
+    comparison
 }
 
 /// Compares two sets of whole rows, one row a subject.
@@ -100,8 +134,11 @@ pub fn compare_rows(selected: (&str, &[Row]), baseline: (&str, &[Row]), apart: &
     let rows: Vec<u32> = (0..selected.1.len() as u32).collect();
     let selected_rows = Rows::Listed { rows, weights: None };
     let chunk = builder.freeze();
-    let parts = vec![Part { chunk: &chunk, selected: selected_rows, baseline: Rows::Rest }];
-    let mut comparison = compare(parts, Some(Unit::Event), (selected.0, baseline.0), apart);
+    let mut parts = [Part { chunk: &chunk, selected: selected_rows, baseline: Rows::Rest }];
+    let sizes = side::weigh(&mut parts, Some(Unit::Event));
+    // All of it is in memory already, and small.
+    let budget = Budget::new(&comparison_limits());
+    let mut comparison = compare(&parts, &sizes, (selected.0, baseline.0), apart, &budget);
     comparison.unit = Unit::Subject;
     comparison.unit_why = "each row is one subject";
     comparison
@@ -117,7 +154,8 @@ impl Store {
         to: Timestamp,
     ) -> Result<Comparison, QueryError> {
         let of = |filter: &Filter| Selection::of(filter.clone());
-        self.difference(&Question { selection: of(selection), baseline: baseline.map(of), from, to, unit: None })
+        let (selection, baseline, limits) = (of(selection), baseline.map(of), comparison_limits());
+        self.difference(&Question { selection, baseline, from, to, unit: None, limits })
     }
 
     /// Says what is different.
@@ -130,8 +168,7 @@ impl Store {
         let to = windows().map(|(_, to)| to).fold(question.to, Timestamp::max);
         let stored = self.parts_in(from - RELATED, to + RELATED);
         let chunks = stored.refs();
-        // For conditions on related spans; the comparison itself looks at each chunk once.
-        let budget = Budget::new(&Limits::default());
+        let budget = Budget::new(&question.limits);
         let names = Names::new(&chunks, &[])?;
         let check = |side: &Selection| resolve(&side.filter, &names, &chunks, &budget, window(side));
         let (selected_if, baseline_if) = (check(selection)?, baseline.map(check).transpose()?);
@@ -144,6 +181,7 @@ impl Store {
             mask.and(&side::members(chunk, &side.traces, &side.subjects))
         };
         let parts = parallel(&chunks, |_, chunk| {
+            budget.check().ok()?;
             let selected = rows_of(chunk, selection, &selected_if);
             let listed = |mask: Mask| Rows::Listed { rows: mask.without(&selected).rows(), weights: None };
             let whole = question.from.nanos() <= chunk.time_min && chunk.time_max < question.to.nanos();
@@ -152,11 +190,27 @@ impl Store {
                 _ if whole => Rows::Rest,
                 _ => listed(select(chunk, &Check::All, question.from, question.to)),
             };
-            Part { chunk, selected: Rows::Listed { rows: selected.rows(), weights: None }, baseline }
+            Some(Part { chunk, selected: Rows::Listed { rows: selected.rows(), weights: None }, baseline })
         });
+        // Shares of a part of the rows would be shares of something else: until both sides are known there is no answer.
+        let refused = || match budget.stopped() {
+            Some(Stop::Cancelled) => QueryError::Cancelled,
+            _ => {
+                let hit = budget.hit().unwrap_or_default();
+                QueryError::Limit(format!("{hit} before both sides were known: ask for a shorter time range"))
+            }
+        };
+        let mut parts: Vec<Part<'_>> = parts.into_iter().collect::<Option<_>>().ok_or_else(refused)?;
+        let sizes = side::weigh(&mut parts, question.unit);
+        let read: usize = chunks.iter().flat_map(|chunk| &chunk.columns).map(|column| column.read_bytes()).sum();
+        budget.take(read + parts.iter().map(Part::bytes).sum::<usize>());
+        budget.check().map_err(|_| refused())?;
         let name = if baseline.is_some() { "baseline events" } else { "other events" };
-        let mut comparison = compare(parts, question.unit, ("selected events", name), &apart);
-        comparison.incomplete = stored.incomplete.iter().cloned().chain(budget.said()).collect();
+        let mut comparison = compare(&parts, &sizes, ("selected events", name), &apart, &budget);
+        if budget.stopped() == Some(Stop::Cancelled) {
+            return Err(QueryError::Cancelled);
+        }
+        comparison.incomplete.extend(budget.hit().into_iter().chain(stored.incomplete.iter().cloned()));
         Ok(comparison)
     }
 }

@@ -156,6 +156,7 @@ pub(super) fn rank(
     attributes: &[Attribute],
     names: Names<'_>,
     apart: &Apart<'_>,
+    with_pairs: bool,
 ) -> Comparison {
     let (n, m) = sizes.n;
     let compared: Vec<usize> = (0..attributes.len()).filter(|p| apart.why(&attributes[*p].name).is_none()).collect();
@@ -190,7 +191,7 @@ pub(super) fn rank(
     others.sort_by(|a, b| standard(b).total_cmp(&standard(a)));
     let mut looked_at: Vec<Candidate> = ranked.iter().take(TOGETHER_MAX * 3 / 4).cloned().collect();
     looked_at.extend(others.into_iter().take(TOGETHER_MAX - looked_at.len()));
-    let findings = if looked_at.is_empty() {
+    let findings = if looked_at.is_empty() || !with_pairs {
         Findings::default()
     } else {
         together::look(parts, sizes, attributes, &looked_at, tried)

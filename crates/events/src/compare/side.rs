@@ -91,6 +91,15 @@ impl Part<'_> {
         }
     }
 
+    /// What the lists of rows take.
+    pub(super) fn bytes(&self) -> usize {
+        let of = |side: &Rows| {
+            let (rows, weights) = side.listed();
+            size_of_val(rows) + weights.map_or(0, size_of_val)
+        };
+        of(&self.selected) + of(&self.baseline)
+    }
+
     /// The rows of the baseline, listed even if they are the rest.
     pub(super) fn baseline_rows(&self) -> Vec<u32> {
         match &self.baseline {

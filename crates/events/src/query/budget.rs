@@ -115,20 +115,24 @@ impl Budget {
         }
     }
 
+    /// For people: which limit ended it.
+    pub(crate) fn hit(&self) -> Option<String> {
+        match self.stopped()? {
+            Stop::Time => Some(format!("the time limit of {} s was hit", self.limits.time.as_secs_f64())),
+            Stop::Memory => Some(format!("the memory limit of {} MiB was hit", self.limits.memory >> 20)),
+            Stop::Cancelled => None,
+        }
+    }
+
     /// For people: which limits were hit.
     pub(crate) fn said(&self) -> Vec<String> {
         let mut said = Vec::new();
-        match self.stopped() {
-            Some(Stop::Time) => said.push(format!(
-                "the time limit of {} s was hit: not all events were looked at; ask for a shorter time range",
-                self.limits.time.as_secs_f64()
-            )),
-            Some(Stop::Memory) => said.push(format!(
-                "the memory limit of {} MiB was hit: not all events were looked at; group by less or filter more",
-                self.limits.memory >> 20
-            )),
-            _ => {}
-        }
+        let remedy = if self.stopped() == Some(Stop::Time) {
+            "ask for a shorter time range"
+        } else {
+            "group by less or filter more"
+        };
+        said.extend(self.hit().map(|hit| format!("{hit}: not all events were looked at; {remedy}")));
         if self.groups_left_out.load(Ordering::Relaxed) {
             said.push(format!("more than {} groups: further ones were left out", self.limits.groups));
         }

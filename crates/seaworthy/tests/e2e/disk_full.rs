@@ -83,6 +83,9 @@ fn a_full_disk_refuses_and_still_stops() {
         (status != 200).then_some((status, answer["code"].clone()))
     });
     assert_eq!(refused, (503, "disk-full".into()));
+    let asked = json!({"where": "name = 'kept'", "calculate": ["count"], "from": "2025-01-01T00:00:00Z"});
+    let stored = || post("/api/v1/query", asked.clone()).1["rows"][0]["count"].clone();
+    assert_eq!(stored(), f64::from(kept), "questions go on");
     // A long change finds no room; what it would have changed is as before.
     let mut long = flag("on");
     long["metadata"] = json!({"description": "x".repeat(8_000)});
@@ -111,8 +114,7 @@ fn a_full_disk_refuses_and_still_stops() {
         ["flag.kill", "\"halt\"", "stopped"].iter().all(|word| said.contains(word)).then_some(())
     });
     assert!(evaluate("checkout").1.get("value").is_none(), "still killed");
-    let asked = json!({"where": "name = 'kept'", "calculate": ["count"], "from": "2025-01-01T00:00:00Z"});
-    assert_eq!(post("/api/v1/query", asked).1["rows"][0]["count"], f64::from(kept), "what was refused is not stored");
+    assert_eq!(stored(), f64::from(kept), "what was refused is not stored");
     stop.store(true, Ordering::Relaxed);
     users.into_iter().for_each(|user| user.join().unwrap());
 }
