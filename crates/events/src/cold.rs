@@ -120,18 +120,16 @@ fn cells(column: &Column, n_rows: usize) -> Result<ArrayRef, ParquetError> {
 pub(crate) struct Cold {
     pub(crate) path: String,
     pub(crate) bytes: u64,
-    files: Arc<dyn Files>,
-    extent: (i64, i64, usize),
-    crc: u32,
+    /// Whether it is in the bucket alone.
+    pub(crate) away: bool,
+    pub(crate) files: Arc<dyn Files>,
+    pub(crate) extent: (i64, i64, usize),
+    pub(crate) crc: u32,
     /// What the file says of itself, once its checksum was right.
-    metadata: OnceLock<Result<ArrowReaderMetadata, String>>,
+    pub(crate) metadata: OnceLock<Result<ArrowReaderMetadata, String>>,
 }
 
 impl Cold {
-    pub(crate) fn new(files: Arc<dyn Files>, path: &str, bytes: u64, extent: (i64, i64, usize), crc: u32) -> Cold {
-        Cold { path: path.to_owned(), bytes, files, extent, crc, metadata: OnceLock::new() }
-    }
-
     pub(crate) fn extent(&self) -> (i64, i64, usize) {
         self.extent
     }

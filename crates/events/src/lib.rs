@@ -22,6 +22,7 @@ pub mod compare;
 mod keys;
 mod mask;
 mod merge;
+mod others;
 mod parallel;
 pub mod query;
 mod segment;
@@ -30,6 +31,7 @@ mod tend;
 
 pub use check::{Checked, check};
 pub use compare::{Comparison, Question, RankedValue, Selection, Side, Unit, comparison_limits};
+pub use others::{Foreign, LocalFile, newest};
 pub use query::{Answer, Query, QueryError};
 pub use store::{AppendError, Appended, Batch, OpenError, Parts, SEGMENT_ROWS, Store};
 pub use tend::{Keep, SEGMENT_ROWS_MAX};

@@ -4,6 +4,7 @@
 //! filled, the list of parts. A query freezes what is being filled, takes a copy of the list (of pointers) and works on that, so it
 //! never holds up whoever writes.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -18,6 +19,7 @@ use crate::chunk::Chunk;
 use crate::cold::Cold;
 use crate::keys::Keys;
 use crate::merge::merge;
+use crate::others::Others;
 use crate::parallel::parallel;
 use crate::segment;
 
@@ -64,7 +66,7 @@ pub enum Appended {
 pub struct Store {
     pub(crate) files: Arc<dyn Files>,
     pub(crate) dir: String,
-    log: Mutex<Log>,
+    pub(crate) log: Mutex<Log>,
     filling: Mutex<Filling>,
     pub(crate) parts: RwLock<Vec<Arc<Part>>>,
     /// One at a time merges, writes and removes.
@@ -73,12 +75,16 @@ pub struct Store {
     findings: Vec<String>,
     /// What is missing in every answer, as nobody knows of which time it was.
     lost: Vec<String>,
+    /// What other servers over the same bucket have.
+    pub(crate) others: RwLock<Others>,
 }
 
 #[derive(Debug)]
-struct Log {
+pub(crate) struct Log {
     wal: Wal,
-    keys: Keys,
+    pub(crate) keys: Keys,
+    /// Batches that are in the log and not yet in the bucket, if there is one.
+    pub(crate) unsent: Option<VecDeque<(u64, Bytes)>>,
 }
 
 #[derive(Debug)]
@@ -124,6 +130,8 @@ pub(crate) struct Name {
 pub(crate) struct Hot {
     pub(crate) path: String,
     pub(crate) bytes: u64,
+    /// Whether it is in the bucket alone.
+    pub(crate) away: bool,
     files: Arc<dyn Files>,
     extent: (i64, i64, usize),
     crc: Option<u32>,
@@ -131,21 +139,34 @@ pub(crate) struct Hot {
 }
 
 impl Hot {
-    /// The chunk, or what is wrong with it.
+    /// The chunk, or what is wrong with it. What cannot be read now may be readable later; what is damaged stays so.
     pub(crate) fn chunk(&self) -> Result<&Arc<Chunk>, String> {
-        let chunk = self.chunk.get_or_init(|| {
-            let read = map(&*self.files, &self.path).and_then(|main| {
-                if self.crc.is_some_and(|crc| crc32c::crc32c(&main) != crc) {
-                    return Err("does not match its checksum".to_owned());
-                }
-                let chunk = segment::read(&main, || map(&*self.files, &sparse_path(&self.path)));
-                chunk.map_err(|e| e.to_string())
-            });
-            let sound =
-                read.and_then(|chunk| if chunk.is_sound() { Ok(chunk) } else { Err("codes without a value".into()) });
-            sound.map(Arc::new).map_err(|reason| format!("{}: {reason}", self.path))
-        });
-        chunk.as_ref().map_err(Clone::clone)
+        let at = |reason: String| format!("{}: {reason}", self.path);
+        let known = match self.chunk.get() {
+            Some(known) => known,
+            None => {
+                let main = map(&*self.files, &self.path).map_err(at)?;
+                let mut second = Ok(());
+                let chunk = self.read(&main, &mut second);
+                second.map_err(at)?;
+                self.chunk.get_or_init(|| chunk.map(Arc::new).map_err(at))
+            }
+        };
+        known.as_ref().map_err(Clone::clone)
+    }
+
+    pub(crate) fn is_damaged(&self) -> bool {
+        matches!(self.chunk.get(), Some(Err(_)))
+    }
+
+    /// `second` says whether the second file could be read.
+    fn read(&self, main: &Buffer, second: &mut Result<(), String>) -> Result<Chunk, String> {
+        if self.crc.is_some_and(|crc| crc32c::crc32c(main) != crc) {
+            return Err("does not match its checksum".to_owned());
+        }
+        let rare = || map(&*self.files, &sparse_path(&self.path)).inspect_err(|reason| *second = Err(reason.clone()));
+        let chunk = segment::read(main, rare).map_err(|e| e.to_string())?;
+        if chunk.is_sound() { Ok(chunk) } else { Err("codes without a value".into()) }
     }
 }
 
@@ -168,8 +189,17 @@ impl Part {
         }
     }
 
+    /// Whether it is in a file, here or in the bucket.
     pub(crate) fn is_on_disk(&self) -> bool {
         !matches!(self.place, Place::Memory(_))
+    }
+
+    pub(crate) fn is_away(&self) -> bool {
+        match &self.place {
+            Place::Memory(_) => false,
+            Place::Hot(hot) => hot.away,
+            Place::Cold(cold) => cold.away,
+        }
     }
 }
 
@@ -317,9 +347,11 @@ impl Store {
         findings.extend(lost.iter().filter(|finding| !findings.contains(finding)).cloned().collect::<Vec<String>>());
         remove_orphans(&*files, dir, &parts, salvaged.wal.first())?;
         parts.extend(frozen.into_iter().map(Arc::new));
-        let log = Mutex::new(Log { wal: salvaged.wal, keys: Keys::of(keys) });
-        let (filling, parts, tending) = (Mutex::new(filling), RwLock::new(parts), Mutex::new(()));
-        Ok(Store { files, dir: dir.to_owned(), log, filling, parts, tending, segment_rows, findings, lost })
+        let log = Mutex::new(Log { wal: salvaged.wal, keys: Keys::of(keys), unsent: None });
+        let (filling, parts) = (Mutex::new(filling), RwLock::new(parts));
+        let (tending, others) = (Mutex::new(()), RwLock::default());
+        let dir = dir.to_owned();
+        Ok(Store { files, dir, log, filling, parts, tending, segment_rows, findings, lost, others })
     }
 
     /// See [`Store::with_segments_of`].
@@ -352,6 +384,9 @@ impl Store {
             .commit(payloads.iter().map(Vec::as_slice))
             .map_err(|e| if e.is_full() { AppendError::Full(e) } else { AppendError::Wal(e) })?;
         new().filter_map(|batch| batch.key).for_each(|key| log.keys.insert(key, received));
+        if let Some(unsent) = &mut log.unsent {
+            unsent.extend((first..).zip(payloads.into_iter().map(Bytes::from)));
+        }
         let mut filling = lock(&self.filling);
         let mut number = first;
         let mut appended = Vec::with_capacity(batches.len());
@@ -411,6 +446,12 @@ impl Store {
             parts = self.listed_parts();
         }
         let mut found = Parts { incomplete: self.lost.clone(), ..Parts::default() };
+        {
+            // Before what is here: the chunks are listed from the old end.
+            let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
+            parts.splice(..0, others.parts.iter().cloned());
+            found.incomplete.extend(others.problem.clone());
+        }
         let mut wanted = Vec::new();
         let (mut cold_rows, mut too_cold) = (0, 0);
         // Newest first, as what is too much is left out at the old end.
@@ -498,7 +539,7 @@ impl Store {
     pub fn damage(&self) -> Vec<String> {
         let parts = self.listed_parts();
         let damage = parts.iter().filter_map(|part| match &part.place {
-            Place::Hot(hot) => hot.chunk().err(),
+            Place::Hot(hot) if !hot.away => hot.chunk().err(),
             _ => None,
         });
         damage.collect()
@@ -506,7 +547,9 @@ impl Store {
 
     /// How many rows there are.
     pub fn rows(&self) -> u64 {
-        let listed = || self.listed_parts().iter().map(|part| part.extent().2 as u64).sum::<u64>();
+        let others: usize =
+            self.others.read().unwrap_or_else(PoisonError::into_inner).parts.iter().map(|p| p.extent().2).sum();
+        let listed = || self.listed_parts().iter().map(|part| part.extent().2 as u64).sum::<u64>() + others as u64;
         // Nothing is frozen while this is held, so no row is missed or counted twice.
         let filling = lock(&self.filling);
         listed() + filling.builder.len() as u64
@@ -597,12 +640,12 @@ pub(crate) fn exists(files: &dyn Files, path: &str) -> bool {
 }
 
 /// A file, and those whose batches it holds too: they were merged into it, or it was written from them.
-struct Covering {
-    path: String,
+pub(crate) struct Covering {
+    pub(crate) path: String,
     covered: Vec<String>,
 }
 
-fn covering(mut paths: Vec<String>) -> Vec<Covering> {
+pub(crate) fn covering(mut paths: Vec<String>) -> Vec<Covering> {
     let range = |path: &str| name(path).map_or((0, 0), |name| (name.first, name.last));
     // Parquet before Arrow of the same rows: it was written from it.
     paths.sort_by_key(|path| {
@@ -674,39 +717,56 @@ pub(crate) fn write(files: &Arc<dyn Files>, dir: &str, chunk: &Chunk, range: (u6
 pub(crate) fn load(files: &Arc<dyn Files>, path: &str) -> Result<Part, String> {
     let Name { first, last, extent, crc } = name(path).ok_or("not the name of a segment")?;
     let mut bytes = size(&**files, path)?;
-    if path.ends_with(".parquet") {
-        let (extent, crc) = extent.zip(crc).ok_or("not the name of a Parquet file of ours")?;
-        return Ok(Part { first, last, place: Place::Cold(Cold::new(files.clone(), path, bytes, extent, crc)) });
-    }
-    bytes += size(&**files, &sparse_path(path)).unwrap_or(0);
-    let files = files.clone();
-    let mut hot = Hot { path: path.to_owned(), bytes, files, extent: (0, 0, 0), crc, chunk: OnceLock::new() };
-    hot.extent = match extent {
-        Some(extent) => extent,
-        None => {
-            let chunk = hot.chunk()?;
-            (chunk.time_min, chunk.time_max, chunk.len())
+    if let Some((extent, crc)) = extent.zip(crc) {
+        if !path.ends_with(".parquet") {
+            bytes += size(&**files, &sparse_path(path)).unwrap_or(0);
         }
-    };
+        return Ok(known(files, path, bytes, false, (first, last, extent, crc)));
+    }
+    if path.ends_with(".parquet") {
+        return Err("not the name of a Parquet file of ours".into());
+    }
+    // Of the first version, whose names say less.
+    let files = files.clone();
+    let chunk = OnceLock::new();
+    let mut hot = Hot { path: path.to_owned(), bytes, away: false, files, extent: (0, 0, 0), crc, chunk };
+    let chunk = hot.chunk()?;
+    hot.extent = (chunk.time_min, chunk.time_max, chunk.len());
     Ok(Part { first, last, place: Place::Hot(hot) })
 }
 
+/// A file whose name says everything; nothing is read.
+pub(crate) fn known(
+    files: &Arc<dyn Files>,
+    path: &str,
+    bytes: u64,
+    away: bool,
+    (first, last, extent, crc): (u64, u64, (i64, i64, usize), u32),
+) -> Part {
+    let (files, path) = (files.clone(), path.to_owned());
+    let place = match path.ends_with(".parquet") {
+        true => Place::Cold(Cold { path, bytes, away, files, extent, crc, metadata: OnceLock::new() }),
+        false => Place::Hot(Hot { path, bytes, away, files, extent, crc: Some(crc), chunk: OnceLock::new() }),
+    };
+    Part { first, last, place }
+}
+
 fn size(files: &dyn Files, path: &str) -> Result<u64, String> {
-    match files.on_disk(path) {
-        Some(path) => std::fs::metadata(path).map(|metadata| metadata.len()).map_err(|e| e.to_string()),
-        None => files.read(path).map(|bytes| bytes.len() as u64).map_err(|e| e.to_string()),
-    }
+    let size = match files.on_disk(path) {
+        Ok(Some(path)) => std::fs::metadata(path).map(|metadata| metadata.len()),
+        Ok(None) => files.read(path).map(|bytes| bytes.len() as u64),
+        Err(e) => Err(e),
+    };
+    size.map_err(|e| e.to_string())
 }
 
 /// Maps a file into memory, or reads it where there is no disk.
 pub(crate) fn map(files: &dyn Files, path: &str) -> Result<Buffer, String> {
-    match files.on_disk(path) {
-        Some(path) => {
-            let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
-            map_file(&file).map_err(|e| e.to_string())
-        }
-        None => Ok(Buffer::from(files.read(path).map_err(|e| e.to_string())?)),
-    }
+    let mapped = files.on_disk(path).and_then(|place| match place {
+        Some(path) => std::fs::File::open(path).and_then(|file| map_file(&file)),
+        None => files.read(path).map(Buffer::from),
+    });
+    mapped.map_err(|e| e.to_string())
 }
 
 /// The one unsafe line: a mapped file must not shrink under a reader. Segments are written once under a temporary name,

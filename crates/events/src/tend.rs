@@ -33,6 +33,7 @@ pub struct Keep {
 }
 
 impl Part {
+    /// Where its file is.
     pub(crate) fn path(&self) -> Option<&str> {
         match &self.place {
             Place::Memory(_) => None,
@@ -41,11 +42,12 @@ impl Part {
         }
     }
 
-    fn bytes(&self) -> u64 {
+    /// What its file takes on this disk.
+    pub(crate) fn bytes(&self) -> u64 {
         match &self.place {
-            Place::Memory(_) => 0,
-            Place::Hot(hot) => hot.bytes,
-            Place::Cold(cold) => cold.bytes,
+            Place::Hot(hot) if !hot.away => hot.bytes,
+            Place::Cold(cold) if !cold.away => cold.bytes,
+            _ => 0,
         }
     }
 
@@ -110,12 +112,14 @@ impl Store {
         let on_disk: Vec<Arc<Part>> = self.listed_parts().into_iter().filter(|part| part.is_on_disk()).collect();
         let old = keep.drop_after.and_then(|after| on_disk.iter().find(|part| is_older(part, now, after)));
         let bytes: u64 = on_disk.iter().map(|part| part.bytes()).sum();
-        let too_much =
-            keep.bytes_max.filter(|max| bytes > *max).and_then(|_| on_disk.iter().min_by_key(|p| p.extent().1));
+        let here = || on_disk.iter().filter(|part| !part.is_away());
+        let too_much = keep.bytes_max.filter(|max| bytes > *max).and_then(|_| here().min_by_key(|p| p.extent().1));
         let Some(part) = old.or(too_much) else { return Ok(false) };
         let Some(path) = part.path().map(str::to_owned) else { return Ok(false) };
         self.put_in_place(std::slice::from_ref(part), None);
-        remove(&*self.files, &path).map_err(|source| OpenError::Io { path, source })?;
+        if !part.is_away() {
+            remove(&*self.files, &path).map_err(|source| OpenError::Io { path, source })?;
+        }
         Ok(true)
     }
 
@@ -123,7 +127,7 @@ impl Store {
     fn merge_small(&self) -> Result<bool, OpenError> {
         let full = self.segment_rows() * FULL;
         let is_small = |part: &Part| match &part.place {
-            Place::Hot(hot) => part.rows() < full / 2 && hot.chunk().is_ok(),
+            Place::Hot(hot) => !hot.away && part.rows() < full / 2 && hot.chunk().is_ok(),
             _ => false,
         };
         let parts = self.listed_parts();
@@ -154,6 +158,9 @@ impl Store {
         let Some(after) = keep.cold_after else { return Ok(false) };
         for part in self.listed_parts() {
             let Place::Hot(hot) = &part.place else { continue };
+            if hot.away {
+                continue;
+            }
             let Ok(chunk) = hot.chunk() else { continue };
             if !is_older(&part, now, after) {
                 continue;

@@ -213,7 +213,7 @@ impl Files for Crashing {
         Ok(names)
     }
 
-    fn on_disk(&self, _path: &str) -> Option<PathBuf> {
-        None
+    fn on_disk(&self, _path: &str) -> io::Result<Option<PathBuf>> {
+        Ok(None)
     }
 }

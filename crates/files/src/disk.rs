@@ -197,7 +197,7 @@ impl Files for Disk {
         Ok(names)
     }
 
-    fn on_disk(&self, path: &str) -> Option<PathBuf> {
-        Some(self.path(path))
+    fn on_disk(&self, path: &str) -> io::Result<Option<PathBuf>> {
+        Ok(Some(self.path(path)))
     }
 }

@@ -33,8 +33,8 @@ pub trait Files: Debug + Send + Sync {
     fn remove(&self, path: &str) -> io::Result<()>;
     /// Names of the files and directories in `dir`, sorted; empty if it is not there.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
-    /// Where the file is on a disk, for memory mapping; none if it is not on one.
-    fn on_disk(&self, path: &str) -> Option<PathBuf>;
+    /// Where the file is on a disk, for memory mapping, brought there first if it is elsewhere; none if there is no disk.
+    fn on_disk(&self, path: &str) -> io::Result<Option<PathBuf>>;
 }
 
 /// A file that only grows.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::client::{asked_to_go, token_path};
@@ -37,12 +37,23 @@ pub struct Args {
     /// Events older than this are removed; without it they are kept.
     #[arg(long, value_parser = vocab::Millis::parse)]
     events_drop_after: Option<vocab::Millis>,
-    /// While the events of before take more than so many GiB on disk, the oldest are removed.
+    /// While the events of before take more than so many GiB on disk, the oldest are removed; with --events-bucket only from
+    /// this disk: they are read from the bucket then.
     #[arg(long)]
     events_max_gib: Option<u64>,
     /// Events that make a segment. Fewer make small files sooner, for tests of what happens to files.
     #[arg(long, hide = true, default_value_t = server::SEGMENT_ROWS)]
     events_segment_rows: usize,
+    /// Share events with other servers over a bucket: `s3://bucket/prefix`, `gs://…`, `az://…` or `file:///directory`. Credentials
+    /// come from the environment, such as AWS_ACCESS_KEY_ID.
+    #[arg(long)]
+    events_bucket: Option<String>,
+    /// Events are acknowledged when they are on this disk, or when they are in the bucket, too, which takes longer.
+    #[arg(long, value_enum, default_value_t = Acknowledge::Disk)]
+    events_ack: Acknowledge,
+    /// Files of other servers that are kept on this disk, in GiB at most.
+    #[arg(long, default_value_t = 10)]
+    events_cache_gib: u64,
     /// Which environment this is: `project/name`, such as `shop/production`. Its flags are the flag set of that name; the data
     /// directory is bound to it from the first start on.
     #[arg(long)]
@@ -55,7 +66,22 @@ pub struct Args {
     json: bool,
 }
 
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Acknowledge {
+    Disk,
+    Bucket,
+}
+
 pub async fn run(args: Args) -> Result<u8> {
+    let bucket = match &args.events_bucket {
+        Some(text) => Some(server::Bucket {
+            place: server::Place::open(text)?,
+            acknowledge: matches!(args.events_ack, Acknowledge::Bucket),
+            cache_bytes_max: args.events_cache_gib.saturating_mul(1 << 30),
+        }),
+        None if matches!(args.events_ack, Acknowledge::Bucket) => bail!("--events-ack bucket needs --events-bucket"),
+        None => None,
+    };
     let (mut also_listen, mut flagd_ports) = (Vec::new(), Vec::new());
     if args.standard_ports {
         also_listen = [4317, 4318].map(|port| SocketAddr::new(args.listen.ip(), port)).to_vec();
@@ -75,6 +101,7 @@ pub async fn run(args: Args) -> Result<u8> {
             bytes_max: args.events_max_gib.map(|gib| gib.saturating_mul(1 << 30)),
         },
         segment_rows: args.events_segment_rows,
+        bucket,
         environment: args
             .environment
             .as_deref()

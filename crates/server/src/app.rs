@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -167,6 +167,10 @@ pub(crate) struct App {
     pub(crate) keep_from: AtomicU64,
     /// When the watch loop last turned: without a watcher no lease is renewed.
     pub(crate) watched_at: Mutex<Instant>,
+    /// Shares events with other servers, once it is started and if there is a bucket.
+    pub(crate) mirror: OnceLock<bucket::Mirror>,
+    /// Whether senders wait until their events are in the bucket.
+    pub(crate) acknowledge_in_bucket: bool,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use audit::Log;
@@ -54,6 +54,19 @@ pub struct Options {
     pub segment_rows: usize,
     /// Which environment this is; none is as before.
     pub environment: Option<control::Environment>,
+    /// Where events are shared with other servers; none keeps them here alone.
+    pub bucket: Option<Bucket>,
+}
+
+/// How events are shared.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    /// Which bucket.
+    pub place: bucket::Place,
+    /// Whether senders are answered only when their events are in the bucket, too.
+    pub acknowledge: bool,
+    /// At most so many bytes of other servers' files are kept on this disk.
+    pub cache_bytes_max: u64,
 }
 
 /// Says which environment it is, if that is news; refuses to be another.
@@ -209,9 +222,44 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         checkpointing: Mutex::default(),
         keep_from: Default::default(),
         watched_at: Mutex::new(std::time::Instant::now()),
+        mirror: OnceLock::new(),
+        acknowledge_in_bucket: options.bucket.as_ref().is_some_and(|bucket| bucket.acknowledge),
     };
     app.publish(&state);
     Ok((Arc::new(app), jobs, findings))
+}
+
+/// The id of this server among those that share a bucket; made on the first start with one.
+fn bucket_id(files: &dyn Files) -> Result<String, BootError> {
+    const PATH: &str = "bucket-id";
+    let known = files.read(PATH).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let is_id = |id: &str| id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    if let Some(id) = known.as_deref().map(str::trim).filter(|id| is_id(id)) {
+        return Ok(id.to_owned());
+    }
+    let machine = |what: &str, source| BootError::Machine { what: what.to_owned(), source };
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|e| machine("no randomness", std::io::Error::other(e.to_string())))?;
+    let id: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    files.replace(PATH, id.as_bytes()).map_err(|e| machine("cannot write bucket-id", e))?;
+    Ok(id)
+}
+
+fn share(app: &Arc<App>, options: &Options, bucket: &Bucket) -> Result<bucket::Mirror, BootError> {
+    let keep_from = {
+        let app = Arc::downgrade(app);
+        move || app.upgrade().map_or(0, |app| app.keep_from.load(Ordering::Acquire))
+    };
+    let sharing = bucket::Options {
+        place: bucket.place.clone(),
+        server: bucket_id(&*app.files)?,
+        cache: (options.data.join("events/others"), bucket.cache_bytes_max),
+        local_bytes_max: options.keep.bytes_max,
+        drop_after: options.keep.drop_after,
+        keep_from: Box::new(keep_from),
+    };
+    bucket::Mirror::start(app.store.clone(), sharing, tokio::runtime::Handle::current())
+        .map_err(|source| BootError::Machine { what: "cannot share events".into(), source })
 }
 
 pub(crate) fn first_token(app: &App) -> Result<Option<String>, BootError> {
@@ -260,6 +308,9 @@ pub async fn run(
     let (app, jobs, findings) = open(&options)?;
     be_environment(&app, options.environment.as_ref())?;
     let admin_token = first_token(&app)?;
+    if let Some(bucket) = &options.bucket {
+        let _ = app.mirror.set(share(&app, &options, bucket)?);
+    }
     let address = listener.local_addr().map_err(|source| BootError::Listen { address: options.listen, source })?;
     started(Started { address, admin_token, findings });
 
@@ -277,7 +328,11 @@ pub async fn run(
         move || watcher::work(&app, &stopping)
     });
     let tending_thread = std::thread::spawn({
-        let (app, keep, stopping) = (app.clone(), options.keep, stopping.clone());
+        let (app, mut keep, stopping) = (app.clone(), options.keep, stopping.clone());
+        if options.bucket.is_some() {
+            // What is too much here goes when it is in the bucket.
+            keep.bytes_max = None;
+        }
         move || tending::work(&app, &keep, &stopping)
     });
     let lifecycle_thread = std::thread::spawn({
@@ -309,6 +364,10 @@ pub async fn run(
     let _ = lifecycle_thread.join();
     if let Ok(mut plane) = app.plane.lock() {
         let _ = plane.log.publish();
+    }
+    if app.mirror.get().is_some() {
+        let app = app.clone();
+        let _ = tokio::task::spawn_blocking(move || app.mirror.get().map(bucket::Mirror::stop)).await;
     }
     drop(intake_thread);
     Ok(())

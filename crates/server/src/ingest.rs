@@ -118,15 +118,21 @@ pub(crate) async fn store_rows(app: &Arc<App>, mut rows: Vec<Row>, key: Option<u
         )
     };
     app.intake.send(Job { rows, key, done }).await.map_err(|_| broken())?;
-    match answer.await {
-        // What was stored before was counted before.
-        Ok(Ok(taken)) if reports.is_empty() || taken == Taken::Before => Ok(()),
-        Ok(Ok(_)) => {
-            // What is durable counts; a sender that comes again because it was refused does not count twice.
-            let app = app.clone();
-            let _ = tokio::task::spawn_blocking(move || app.lifecycle.take(&app, &reports)).await;
-            Ok(())
-        }
+    let outcome = answer.await;
+    // What was stored before was counted before.
+    if let (false, Ok(Ok(Taken::Stored) | Err(Refused::NotInBucket(Taken::Stored)))) = (reports.is_empty(), &outcome) {
+        // What is durable counts; a sender that comes again because it was refused does not count twice.
+        let app = app.clone();
+        let _ = tokio::task::spawn_blocking(move || app.lifecycle.take(&app, &reports)).await;
+    }
+    match outcome {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(Refused::NotInBucket(_))) => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "bucket-unavailable",
+            "the events are on this server's disk, but the bucket did not take them in time",
+            "send the same request again: it is not stored twice",
+        )),
         Ok(Err(Refused::Full)) => Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "disk-full",

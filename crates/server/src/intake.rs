@@ -33,11 +33,13 @@ pub(crate) enum Taken {
     Before,
 }
 
-/// Why rows were not taken; nothing of the request is stored.
+/// Why rows were not taken. But for [`Refused::NotInBucket`] nothing of the request is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// No room on the disk.
     Full,
+    /// They are on this disk and not in the bucket yet, where the sender wants to know them.
+    NotInBucket(Taken),
     /// The store is broken.
     Broken,
 }
@@ -76,8 +78,20 @@ pub(crate) fn work(app: &Arc<App>, mut jobs: mpsc::Receiver<Job>) {
             }
         };
         drop(tap);
-        for (n, answer) in answers.into_iter().enumerate() {
-            let _ = answer.send(outcome.as_ref().map(|taken| taken[n]).map_err(|refused| *refused));
+        let tell = move |in_bucket: bool| {
+            for (n, answer) in answers.into_iter().enumerate() {
+                let outcome = match &outcome {
+                    Ok(taken) if in_bucket => Ok(taken[n]),
+                    Ok(taken) => Err(Refused::NotInBucket(taken[n])),
+                    Err(refused) => Err(*refused),
+                };
+                let _ = answer.send(outcome);
+            }
+        };
+        match app.mirror.get().filter(|_| app.acknowledge_in_bucket) {
+            // What came before counts as well: it may have been refused for the same reason.
+            Some(mirror) => mirror.when_sent(app.store.next_batch().saturating_sub(1), Box::new(tell)),
+            None => tell(true),
         }
     }
 }

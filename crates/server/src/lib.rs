@@ -32,7 +32,8 @@ mod tending;
 mod view;
 mod watch;
 
-pub use boot::{BootError, Options, Started, run};
+pub use boot::{BootError, Bucket, Options, Started, run};
+pub use bucket::Place;
 pub use control::Environment;
 pub use events::{Keep, SEGMENT_ROWS, check as check_events};
 pub use tap::{Joiner, Tap};

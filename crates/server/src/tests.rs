@@ -20,6 +20,7 @@ pub(crate) fn plane() -> (tempfile::TempDir, Arc<App>, String, Box<dyn Send>) {
 
 pub(crate) fn options(data: &std::path::Path) -> Options {
     Options {
+        bucket: None,
         data: data.to_owned(),
         listen: "127.0.0.1:0".parse().unwrap(),
         also_listen: Vec::new(),

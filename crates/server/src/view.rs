@@ -31,10 +31,18 @@ pub(crate) fn status(app: &App) -> Value {
         "version": env!("CARGO_PKG_VERSION"), "now": now(), "data_dir": app.data_dir, "environment": state.environment(), "halted": state.halted(),
         "epoch": state.epoch(), "audit_size": state.size(), "proxies": proxies,
         "events": {"rows": app.store.rows(), "rows_per_second": app.rows_per_second.load(Ordering::Relaxed)},
+        "bucket": bucket(app),
         "disk_full": app.disk_full.load(Ordering::Relaxed),
         "flags": {"drift_alarms": app.lifecycle.alarms(), "known_share": app.recent.known_share(now()),
             "reports_lost": app.lifecycle.lost()},
     })
+}
+
+/// How events are shared; null if they are not.
+fn bucket(app: &App) -> Value {
+    let Some(standing) = app.mirror.get().map(bucket::Mirror::standing) else { return Value::Null };
+    let waiting = app.store.next_batch().saturating_sub(standing.sent_to);
+    json!({"batches_waiting": waiting, "other_servers": standing.others, "looked": standing.looked, "problem": standing.problem})
 }
 
 /// One experiment with its live numbers, or with those of its report.
