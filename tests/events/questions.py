@@ -124,14 +124,15 @@ class Test:
 
 @dataclasses.dataclass
 class Node:
-    """`and`, `or` or `not` of conditions."""
+    """`and`, `or` or `not` of conditions. `text` if it is written in another way."""
 
     word: str
     parts: list
+    text: str = ""
 
 
 def condition_text(node):
-    if isinstance(node, Test):
+    if node.text:
         return node.text
     if node.word == "not":
         return f"not ({condition_text(node.parts[0])})"
@@ -184,9 +185,9 @@ def related(prefix, node, window):
         case "any.":
             which = f"SELECT trace FROM e WHERE {where}"
         case "root.":
-            which = f"SELECT trace FROM e WHERE {where} AND parent IS NULL AND duration IS NOT NULL"
+            which = f"SELECT trace FROM e WHERE {where} AND parent IS NULL"
         case "parent.":
-            which = f"SELECT (trace, span) FROM e WHERE {where} AND span IS NOT NULL AND duration IS NOT NULL"
+            which = f"SELECT (trace, span) FROM e WHERE {where} AND span IS NOT NULL"
             return f"coalesce(parent IS NOT NULL AND trace IS NOT NULL AND (trace, parent) IN ({which}), false)"
     return f"coalesce(trace IN ({which}), false)"
 
@@ -314,7 +315,8 @@ class Asker:
             case 0:
                 return Test(prefix, f"{name} exists", value.exists())
             case 1:
-                return Test(prefix, f"{name} not exists", f"(NOT {value.exists()})")
+                # Not outside of a related span's conditions: no such span has it.
+                return Node("not", [Test(prefix, f"{name} exists", value.exists())], f"{name} not exists")
             case 2 | 3 if texts:
                 return self.text_test(prefix, name, value, random.choice(texts))
             case 4 | 5:
@@ -373,7 +375,8 @@ class Asker:
         random = self.random
         roll = random.randrange(9 if depth < 2 else 3)
         if roll < 3:
-            if random.random() < 0.2:
+            # A number on its own is a field's name.
+            if depth and random.random() < 0.3:
                 n = random.choice([0, 1, 2, 3, 7, 100, 0.5, 1.25])
                 return our_literal(n), literal(n)
             field = self.field(self.numbers)
@@ -644,7 +647,8 @@ def bucket(value, width):
     n = f"({value.i})::HUGEINT"
     # As the remainder is never negative, the bucket is never above the number.
     low = f"({n} - (({n} % {width}) + {width}) % {width})"
-    whole = f"greatest({low}, -9223372036854775808)::BIGINT"
+    # `greatest` passes over what is NULL.
+    whole = f"CASE WHEN ({value.i}) IS NOT NULL THEN greatest({low}, -9223372036854775808)::BIGINT END"
     return Value(i=whole, f=f"CASE WHEN ({value.i}) IS NULL THEN {other} END" if value.has("f") else NULLS["f"])
 
 

@@ -32,6 +32,15 @@ class Row:
     trace: bytes
     span: bytes
     parent: bytes
+    content: "Content"
+
+
+@dataclasses.dataclass(eq=False)
+class Content:
+    """What rows have in common."""
+
+    # A log record has neither a kind nor a status.
+    is_log: bool
     service: str
     name: str
     kind: int
@@ -40,9 +49,9 @@ class Row:
     attributes: dict
 
     def fields(self):
-        """As a question sees it, but for time, duration and ids."""
+        """As a question sees it."""
         own = {"service.name": self.service, "name": self.name}
-        if self.duration is None:
+        if self.is_log:
             return {**own, "meta.signal_type": "log", **self.attributes}
         own |= {"meta.signal_type": "trace", "kind": KINDS[self.kind]}
         if self.error is not None:
@@ -56,8 +65,10 @@ class Maker:
     def __init__(self, seed):
         self.random = random.Random(seed)
         self.times = set()
-        # Traces that later rows may join: trace, span, time, service.
+        # Traces that later rows may join: trace, span, time.
         self.open = []
+        # Contents so far. Most rows have one of these: making rows is what takes the time.
+        self.contents = []
 
     def rows(self, count, begin, end, late=0.0):
         """So many rows that begin within the time; a share of them belongs to traces of before."""
@@ -90,17 +101,30 @@ class Maker:
         if random.random() < 0.3:
             of = random.choice(spans)
             log = self.row(trace, b"", of.time + random.randrange(SECOND))
-            log.span, log.duration, log.error = of.span, None, None
+            log.span, log.duration = of.span, None
+            log.content = dataclasses.replace(log.content, is_log=True)
             rows.append(log)
         if random.random() < 0.05:
             self.open.append((trace, random.choice(spans).span, time))
 
     def row(self, trace, parent, time):
         random = self.random
-        pick = random.random
         while time in self.times:
             time += 1
         self.times.add(time)
+        if self.contents and random.random() < 0.8:
+            content = self.contents[int(random.random() * len(self.contents))]
+        else:
+            content = self.content()
+            self.contents.append(content)
+        length = int(random.lognormvariate(16, 2)) if random.random() < 0.98 else 0
+        if random.random() < 0.001:
+            length = random.randrange(90) * MINUTE
+        return Row(time, length, trace, random.randbytes(8), parent, content)
+
+    def content(self):
+        random = self.random
+        pick = random.random
         service = random.choice(SERVICES)
         a = {"region": ("eu", "us", "ap", "sa")[min(3, int(random.expovariate(1.2)))]}
         if pick() < 0.8:
@@ -136,12 +160,8 @@ class Maker:
             a[WEIGHT] = random.choice(WEIGHTS)
         if pick() < 0.1:
             a[f"rare.{random.randrange(RARE)}"] = random.randrange(5) if pick() < 0.5 else f"r{random.randrange(5)}"
-        length = int(random.lognormvariate(16, 2)) if pick() < 0.98 else 0
-        if pick() < 0.001:
-            length = random.randrange(90) * MINUTE
         error = random.choice((None, None, False, True))
-        kind = random.randrange(6)
-        return Row(time, length, trace, random.randbytes(8), parent, service, random.choice(NAMES), kind, error, a)
+        return Content(False, service, random.choice(NAMES), random.randrange(6), error, a)
 
 
 def varint(n):
@@ -175,7 +195,7 @@ class Encoder:
     """Rows to requests; remembers what a name and value look like, since most come again."""
 
     def __init__(self):
-        self.known = {}
+        self.known, self.contents = {}, {}
 
     def attribute(self, field, name, value):
         # 1, 1.0 and True are one key of a dictionary, 0.0 and -0.0 too.
@@ -186,27 +206,34 @@ class Encoder:
             self.known[key] = found
         return found
 
+    def content(self, content):
+        """The fields of a record that are its content's."""
+        found = self.contents.get(content)
+        if found is None:
+            field = 6 if content.is_log else 9
+            parts = [self.attribute(field, name, value) for name, value in content.attributes.items()]
+            if content.is_log:
+                parts.append(message(12, content.name.encode()))
+            else:
+                parts += [message(5, content.name.encode()), b"\x30" + varint(content.kind)]
+                if content.error is not None:
+                    parts.append(message(15, b"\x18" + varint(2 if content.error else 1)))
+            found = self.contents[content] = b"".join(parts)
+        return found
+
     def span(self, row):
-        parts = [
-            message(1, row.trace), message(2, row.span), message(4, row.parent), message(5, row.name.encode()),
-            b"\x30" + varint(row.kind),
-            b"\x39" + struct.pack("<Q", row.time) + b"\x41" + struct.pack("<Q", row.time + row.duration),
-        ]
-        parts += [self.attribute(9, name, value) for name, value in row.attributes.items()]
-        if row.error is not None:
-            parts.append(message(15, b"\x18" + varint(2 if row.error else 1)))
-        return message(2, b"".join(parts))
+        times = struct.pack("<BQBQ", 0x39, row.time, 0x41, row.time + row.duration)
+        ids = message(1, row.trace) + message(2, row.span) + message(4, row.parent)
+        return message(2, ids + times + self.content(row.content))
 
     def log(self, row):
-        parts = [b"\x09" + struct.pack("<Q", row.time), message(9, row.trace), message(10, row.span)]
-        parts += [self.attribute(6, name, value) for name, value in row.attributes.items()]
-        parts.append(message(12, row.name.encode()))
-        return message(2, b"".join(parts))
+        ids = message(9, row.trace) + message(10, row.span)
+        return message(2, struct.pack("<BQ", 0x09, row.time) + ids + self.content(row.content))
 
     def request(self, rows, make):
         by_service = {}
         for row in rows:
-            by_service.setdefault(row.service, []).append(make(row))
+            by_service.setdefault(row.content.service, []).append(make(row))
         return b"".join(
             message(1, message(1, self.attribute(1, "service.name", service)) + message(2, b"".join(records)))
             for service, records in by_service.items()
@@ -231,8 +258,8 @@ class Schema:
 
     def __init__(self, rows):
         self.types, self.samples = {}, {}
-        for row in rows:
-            for name, value in row.fields().items():
+        for content in dict.fromkeys(row.content for row in rows):
+            for name, value in content.fields().items():
                 self.types.setdefault(name, set()).add(type(value))
                 samples = self.samples.setdefault(name, [])
                 if len(samples) < 400:
@@ -261,12 +288,14 @@ def load(connection, schema, rows):
         "parent": ids([row.parent for row in rows]),
     }
     arrow = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
-    values = {(name, kind): [None] * len(rows) for name, kinds in schema.types.items() for kind in kinds}
-    for place, row in enumerate(rows):
-        for name, value in row.fields().items():
+    contents = {content: place for place, content in enumerate(dict.fromkeys(row.content for row in rows))}
+    places = numbers([contents[row.content] for row in rows])
+    values = {(name, kind): [None] * len(contents) for name, kinds in schema.types.items() for kind in kinds}
+    for content, place in contents.items():
+        for name, value in content.fields().items():
             values[name, type(value)][place] = value
     for (name, kind), column in values.items():
-        table[schema.column(name, kind)] = pyarrow.array(column, arrow[kind])
+        table[schema.column(name, kind)] = pyarrow.array(column, arrow[kind]).take(places)
     new_rows = pyarrow.table(table)
     connection.register("new_rows", new_rows)
     if connection.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'events'").fetchone()[0]:

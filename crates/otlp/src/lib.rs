@@ -6,6 +6,7 @@
 
 mod decode;
 mod redact;
+mod value;
 
 pub use decode::{DecodeError, Decoded, Encoding, logs, logs_rows, traces, traces_rows};
 pub use redact::{Redactor, pseudonym};
