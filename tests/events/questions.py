@@ -185,9 +185,9 @@ def related(prefix, node, window):
         case "any.":
             which = f"SELECT trace FROM e WHERE {where}"
         case "root.":
-            which = f"SELECT trace FROM e WHERE {where} AND parent IS NULL"
+            which = f"SELECT trace FROM e WHERE {where} AND parent IS NULL AND duration IS NOT NULL"
         case "parent.":
-            which = f"SELECT (trace, span) FROM e WHERE {where} AND span IS NOT NULL"
+            which = f"SELECT (trace, span) FROM e WHERE {where} AND span IS NOT NULL AND duration IS NOT NULL"
             return f"coalesce(parent IS NOT NULL AND trace IS NOT NULL AND (trace, parent) IN ({which}), false)"
     return f"coalesce(trace IN ({which}), false)"
 

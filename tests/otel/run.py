@@ -64,8 +64,18 @@ OWN = {
         "a.large": 2**60,
         "a.whole": 3,
     },
+    # Numbers of its JSON have 17 digits, what is beyond 64 bits is no whole number any more, and what is not finite is not sent.
+    "node json": {
+        "a.large": 1_152_921_504_606_847_000,
+        "a.ints": "[1,-2,1152921504606847000]",
+        "a.least": -(2.0**63),
+        "a.whole": 3,
+        "a.nan": None,
+        "a.infinite": None,
+    },
     "python": {},
-    "rust": {},
+    # It takes what OTEL_RESOURCE_ATTRIBUTES says as it is written.
+    "rust": {"host.label": "caf%C3%A9%2C%201"},
 }
 SCOPE_ATTRIBUTES = {"node": {}, "python": {"scope.color": "red"}, "rust": {"scope.color": "red"}}
 
@@ -155,9 +165,11 @@ def verify(check, server, language, service, ids):
         for name, value in wanted.items():
             check(f"{service}, {what}, {name}", row.get(name), value)
 
+    resource = {name: OWN[language].get(name, value) for name, value in RESOURCE.items()}
     for what, row in (("root", root), ("child", child), ("line", line), ("event", opened)):
-        holds(what, row, RESOURCE | {"service.name": service})
-    holds("root", root, ATTRIBUTES | OWN[language] | {
+        holds(what, row, resource | {"service.name": service})
+    own = OWN["node json"] if "http/json" in service else OWN[language]
+    holds("root", root, ATTRIBUTES | own | {
         "meta.signal_type": "trace", "kind": "server", "error": False, "otel.scope.name": "shop",
         "trace.trace_id": ids["trace"], "trace.span_id": ids["root"], "trace.parent_id": None,
     } | SCOPE_ATTRIBUTES[language])

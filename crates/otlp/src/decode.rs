@@ -11,6 +11,7 @@ use prost::Message;
 use rows::{Row, Value, names};
 use vocab::Timestamp;
 
+use crate::json;
 use crate::value::text;
 
 /// Attributes kept of one record; further ones are counted.
@@ -57,7 +58,7 @@ pub struct Decoded {
 pub fn traces(body: &[u8], encoding: Encoding) -> Result<Decoded, DecodeError> {
     let request = match encoding {
         Encoding::Protobuf => ExportTraceServiceRequest::decode(body)?,
-        Encoding::Json => serde_json::from_slice(body)?,
+        Encoding::Json => json::read(body)?,
     };
     Ok(traces_rows(request))
 }
@@ -66,7 +67,7 @@ pub fn traces(body: &[u8], encoding: Encoding) -> Result<Decoded, DecodeError> {
 pub fn logs(body: &[u8], encoding: Encoding) -> Result<Decoded, DecodeError> {
     let request = match encoding {
         Encoding::Protobuf => ExportLogsServiceRequest::decode(body)?,
-        Encoding::Json => serde_json::from_slice(body)?,
+        Encoding::Json => json::read(body)?,
     };
     Ok(logs_rows(request))
 }

@@ -5,6 +5,7 @@
 //! records are counted and named, the rest of a batch is kept. Transport is not known here.
 
 mod decode;
+mod json;
 mod redact;
 mod value;
 
