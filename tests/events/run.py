@@ -154,6 +154,7 @@ def check(question, answer, truth, tools):
         expect("has_more", answer["has_more"], len(series) > question.offset + question.limit)
     lines = read_lines(question, answer, tools)
     chosen = check_order(question, lines, series, unsure, totals)
+    truth.choose([key for _, key in chosen])
     check_figures(question, answer, lines, chosen, truth, 0)
     if question.back:
         check_figures(question, answer, lines, chosen, truth, question.back)
@@ -204,7 +205,7 @@ def read_lines(question, answer, tools):
 
 def check_order(question, lines, series, unsure, totals):
     """The answer's series are the right ones in the right order. Returns them."""
-    from truth import sorting
+    from truth import rank
 
     chosen = list(dict.fromkeys((0, key) for _, key, _ in lines))
     strange = [key for key in chosen if key not in series]
@@ -216,7 +217,9 @@ def check_order(question, lines, series, unsure, totals):
             order.append((("figure", place), True))
     numbers = {key: [total(f, facts, key) for f, facts in zip(question.figures, totals)] for key in series}
     slack = max((numbers[key][place].slack for (kind, place), _ in order if kind == "figure" for key in series), default=0)
-    ranked = sorted(series, key=lambda key: key_of(key, numbers, sorting(order)))
+    lines_in_order = [(key[1], [fact.value for fact in numbers[key]]) for key in series]
+    rank(lines_in_order, order)
+    ranked = [(0, key) for key, _ in lines_in_order]
     wanted = ranked[question.offset : question.offset + question.limit]
     if question.step and not question.fill and not chosen and not question.groups:
         wanted = []  # no time bucket has anything
@@ -228,21 +231,13 @@ def check_order(question, lines, series, unsure, totals):
             expect("number of series", len(chosen), len(wanted))
         check_best(question, order[0], chosen, numbers)
         # With what was said, the order is right.
-        said = {}
-        if not question.step:
-            for _, key, row in lines:
-                said[0, key] = (key, [row.get(figure.text) for figure in question.figures])
-            ranks = {key: rank for rank, key in enumerate(sorted(chosen, key=lambda key: sorting(order)(said[key])))}
-        else:
-            ranks = {key: 0 for key in chosen}
+        said = [] if question.step else [(key, [row.get(f.text) for f in question.figures]) for _, key, row in lines]
+        rank(said, order)
+        ranks = {(0, key): place for place, (key, _) in enumerate(said)} or dict.fromkeys(chosen, 0)
     backwards = any(kind == "time" and descending for (kind, _), descending in order)
     places = [((-slot if backwards else slot), ranks[0, key]) for slot, key, _ in lines]
     expect("order of lines", places, sorted(places))
     return chosen
-
-
-def key_of(key, numbers, sort):
-    return sort((key[1], [fact.value for fact in numbers[key]]))
 
 
 def check_best(question, first, chosen, numbers):
@@ -302,14 +297,9 @@ def expect_lines(question, lines, chosen, truth, facts):
 
 def check_raw(question, answer, truth, tools):
     rows = truth.raw()
-    order = [(key, descending) for key, descending, _ in question.order]
-    if order:
-        # The newest come first where the fields do not decide.
-        sort = tools.sorting(order)
-        blank = [None] * len(question.fields)
-        places = {place for (_, place), _ in order}
-        keep = lambda values: tuple(v if n in places else None for n, v in enumerate(values))
-        rows.sort(key=lambda row: sort((keep(row[1]), blank)))
+    # The newest come first where the fields do not decide.
+    order = [((lambda row, place=place: row[1][place]), descending) for (_, place), descending, _ in question.order]
+    tools.put_in_order(rows, order)
     wanted = rows[question.offset : question.offset + question.limit]
     said = [(nanos(row["time"]), tuple(tools.said_value(row[text]) for text, _ in question.fields)) for row in answer["rows"]]
     expect("number of rows", len(said), len(wanted))

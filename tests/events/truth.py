@@ -1,7 +1,8 @@
 """What a question's answer is, by DuckDB: one statement of SQL for each figure, and how far an answer may be from it."""
 
 import collections
-import functools
+
+import pyarrow
 
 import wide
 from questions import NULLS, condition_sql
@@ -24,6 +25,7 @@ class Truth:
         self.step = question.step
         # Tables that are there.
         self.made = set()
+        self.is_chosen = False
         # Normalised keys, by type.
         self.keys = []
         for place, (_, value) in enumerate(question.groups):
@@ -39,7 +41,7 @@ class Truth:
         for, it has those of the hour before, too; the others are marked as `inside`."""
         name = f"m{back}"
         if name in self.made:
-            return name
+            return self.narrowed(name)
         q = self.question
         begin, end = q.begin - back, q.end - back
         where = condition_sql(q.condition, (begin, end)) if q.condition else "true"
@@ -61,7 +63,32 @@ class Truth:
             SELECT {', '.join([f'time + {back} AS t', f'time >= {begin} AS inside', 'duration', f'{self.weight} AS w', *columns])}
             FROM e WHERE time >= {begin - before} AND time < {end} AND {where}""")
         self.made.add(name)
-        return name
+        return self.narrowed(name)
+
+    def choose(self, keys):
+        """From now on only the series with these keys are looked at."""
+        arrow = {"s": pyarrow.string(), "i": pyarrow.int64(), "f": pyarrow.float64(), "b": pyarrow.bool_()}
+        columns = {}
+        for place in range(len(self.question.groups)):
+            for letter in "sifb":
+                values = [key[place][1] if key[place] and key[place][0] == letter else None for key in keys]
+                columns[f"k{place}{letter}"] = pyarrow.array(values, arrow[letter])
+        if columns:
+            chosen = pyarrow.table(columns)
+            self.connection.register("given", chosen)
+            self.connection.execute("CREATE OR REPLACE TEMP TABLE chosen AS SELECT * FROM given")
+            self.connection.unregister("given")
+            self.is_chosen = True
+
+    def narrowed(self, name):
+        """The table without what is not chosen."""
+        narrow = f"{name}_chosen"
+        if self.is_chosen and narrow not in self.made:
+            same = " AND ".join(f"m.{key} IS NOT DISTINCT FROM c.{key}" for key, _ in self.keys)
+            sql = f"CREATE OR REPLACE TEMP TABLE {narrow} AS SELECT m.* FROM {name} m SEMI JOIN chosen c ON {same}"
+            self.connection.execute(sql)
+            self.made.add(narrow)
+        return narrow if self.is_chosen else name
 
     def group(self, by_slot):
         names = [name for name, _ in self.keys]
@@ -198,42 +225,29 @@ def said_value(value):
     return ("i", int(value))
 
 
-def order_of_values(a, b):
-    """Numbers, then text, then truth values."""
-    rank = {"i": 0, "f": 0, "s": 1, "b": 2}
-    if rank[a[0]] != rank[b[0]]:
-        return -1 if rank[a[0]] < rank[b[0]] else 1
-    x, y = a[1], b[1]
-    if a[0] == "s":
-        x, y = x.encode(), y.encode()
-    elif "f" in (a[0], b[0]):
-        x, y = float(x), float(y)
-    return (x > y) - (x < y)
+RANK = {"i": 0, "f": 0, "s": 1, "b": 2}
 
 
-def absent_last(a, b, descending, order):
-    if a is None or b is None:
-        return (a is None) - (b is None)
-    return order(b, a) if descending else order(a, b)
+def put_in_order(lines, order):
+    """Sorts by (value of a line, descending), the first of most weight. Numbers come before text and text before truth values;
+    what is absent comes last in either direction; equal lines keep their order."""
+    for value, descending in reversed(order):
+
+        def place(line):
+            found = value(line)
+            if found is None:
+                return (not descending,)
+            return (descending, RANK[found[0]], found[1]) if isinstance(found, tuple) else (descending, found)
+
+        lines.sort(key=place, reverse=descending)
 
 
-def sorting(order):
-    """A key for sorting series: `order` is (what of, descending); a series is (keys, numbers)."""
+def rank(series, order):
+    """Sorts series, which are (keys, numbers), by (what of, descending); those that are equal in all of it by their keys."""
 
-    def compare(a, b):
-        for (kind, place), descending in order:
-            if kind == "group":
-                by = absent_last(a[0][place], b[0][place], descending, order_of_values)
-            elif kind == "figure":
-                by = absent_last(a[1][place], b[1][place], descending, lambda x, y: (x > y) - (x < y))
-            else:
-                by = 0
-            if by:
-                return by
-        for x, y in zip(a[0], b[0]):
-            by = absent_last(x, y, False, order_of_values)
-            if by:
-                return by
-        return 0
+    def value(kind, place):
+        return lambda line: line[0][place] if kind == "group" else line[1][place]
 
-    return functools.cmp_to_key(compare)
+    wanted = [(value(*key), descending) for key, descending in order if key[0] != "time"]
+    n_keys = len(series[0][0]) if series else 0
+    put_in_order(series, wanted + [(value("group", place), False) for place in range(n_keys)])
