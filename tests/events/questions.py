@@ -5,6 +5,7 @@ stand side by side in one attribute. A condition in SQL is true or false, never 
 """
 
 import dataclasses
+import datetime
 
 import wide
 
@@ -259,8 +260,6 @@ class Question:
 
 
 def stamp(nanos):
-    import datetime
-
     whole = datetime.datetime.fromtimestamp(nanos // wide.SECOND, datetime.UTC)
     return whole.strftime("%Y-%m-%dT%H:%M:%S") + f".{nanos % wide.SECOND:09}Z"
 

@@ -5,7 +5,7 @@ import collections
 import pyarrow
 
 import wide
-from questions import NULLS, condition_sql
+from questions import condition_sql
 
 # What DuckDB calls a row's weight: what is no sensible weight counts as one event.
 WEIGHT = "CASE WHEN {0} > 0 AND isfinite({0}) THEN {0} ELSE 1.0 END"
@@ -95,7 +95,7 @@ class Truth:
         return ([f"t // {self.step}"] if by_slot else ["0"]) + names
 
     def facts(self, figure, by_slot, back=0):
-        """By slot and key."""
+        """By slot and key, where there is one."""
         group = self.group(by_slot)
         said = ", ".join(f"{sql} AS g{n}" for n, sql in enumerate(group))
         names = ", ".join(f"g{n}" for n in range(len(group)))
@@ -129,15 +129,15 @@ class Truth:
         facts = {}
         for *key, value, scale in self.run(sql):
             slot, key = key[0], compact(key[1:])
-            if figure.kind in ("rate", "rate_sum") and value is not None:
+            if value is None:
+                continue
+            if figure.kind in ("rate", "rate_sum"):
                 seconds = self.seconds(slot, by_slot)
                 value, scale = value / seconds, scale / seconds
             facts[slot, key] = self.fact(figure, value, scale)
         return facts
 
     def fact(self, figure, value, scale):
-        if value is None:
-            return Fact(None, 0.0)
         slack = ROUNDING * (scale or 0.0)
         if figure.kind == "percentile" or (figure.kind == "count_distinct" and value > EXACT_DISTINCT):
             slack = RELATIVE[figure.kind] * abs(value)

@@ -6,10 +6,10 @@ use serde_json::Value;
 
 /// Reads a message.
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
-    serde_json::from_slice(body).or_else(|error| match serde_json::from_slice(body) {
+    serde_json::from_slice(body).or_else(|error| {
         // Only then, since it takes longer.
-        Ok(mut value) if widen(&mut value) => serde_json::from_value(value).map_err(|_| error),
-        _ => Err(error),
+        let Ok(mut value) = serde_json::from_slice(body) else { return Err(error) };
+        if widen(&mut value) { serde_json::from_value(value).map_err(|_| error) } else { Err(error) }
     })
 }
 
