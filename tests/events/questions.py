@@ -627,7 +627,7 @@ def arithmetic(a, sign, b):
         case "/":
             return Value(f=f"CASE WHEN {y} <> 0 THEN {finite(f'({x} / {y})')} END")
         case "%":
-            other = f"CASE WHEN {y} <> 0 THEN {finite(f'fmod({x}, {y})')} END"
+            other = f"CASE WHEN {y} <> 0 THEN {finite(f'({x} % {y})')} END"
             whole = f"CASE WHEN ({b.i}) <> 0 THEN (({a.i})::HUGEINT % ({b.i})::HUGEINT)::BIGINT END"
         case _:
             other = finite(f"({x} {sign} {y})")
