@@ -57,6 +57,10 @@ fn ci() -> Result<()> {
     run("tests", &mut cargo("test --profile ci --workspace"))?;
     bench::small()?;
     run(
+        "queries agree with DuckDB's",
+        Command::new("python3").args(["tests/events/run.py", "--bin", BIN, "--venv", "target/events-venv"]),
+    )?;
+    run(
         "a real app",
         Command::new("python3").args(["tests/realapp/run.py", "--bin", BIN, "--venv", "target/realapp-venv"]),
     )?;
@@ -68,7 +72,10 @@ fn ci() -> Result<()> {
         "Rust's providers",
         Command::new("python3").args(["tests/flagd/rust.py", "--bin", BIN, "--target", "target/rust-clients"]),
     )?;
-    // The step before the last makes the environment; where it was skipped for want of the suite, so is this.
+    let mut sdks = Command::new("python3");
+    sdks.args(["tests/otel/run.py", "--bin", BIN, "--venv", "target/otel-venv", "--rust", "target/rust-clients"]);
+    run("OpenTelemetry's SDKs", &mut sdks)?;
+    // The step for flagd's clients makes the environment; where it was skipped for want of the suite, so is this.
     let python = "target/flagd-venv/python/bin/python";
     if std::path::Path::new(python).exists() {
         let words = ["tests/flagd/agreement.py", "--bin", BIN, "--js", "target/flagd-venv/js"];

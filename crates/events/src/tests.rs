@@ -228,13 +228,14 @@ fn events_compare_in_segments_as_in_memory() {
     assert_eq!(compare(&store, Some(&against)).ranked, memory.ranked);
 }
 
-/// Scenario: the root of each trace lies in another chunk, and before the time that is asked for.
+/// Scenario: the root of each trace lies in another chunk, and before the time that is asked for; a log record was written in it.
 /// Guarantees: conditions on related spans and on the time mean the same in questions and in comparisons; a wrong time is an error in both.
 #[test]
 fn related_spans_and_times_are_found_in_questions_and_comparisons() {
     let store = open(&(Arc::new(Crashing::new()) as Arc<dyn Files>));
     let span = |n: i64, root: bool| Row {
         time: at(if root { n } else { 60_000 + n }),
+        duration_nanos: Some(0),
         trace: n as u128 + 1,
         span: if root { 1 } else { 2 },
         parent: u64::from(!root),
@@ -242,6 +243,8 @@ fn related_spans_and_times_are_found_in_questions_and_comparisons() {
     };
     let name = |n: i64| if n % 4 == 0 { "checkout" } else { "search" };
     put(&store, &[(0..400).map(|n| span(n, true).with("name", name(n))).collect()]);
+    let log = |n: i64| Row { duration_nanos: None, ..span(n, true) }.with("name", "written");
+    put(&store, &[(0..400).map(log).collect()]);
     store.flush(u64::MAX, true).unwrap();
     let db = |n: i64| span(n, false).with("name", "select").with("table", if n % 4 == 0 { "orders" } else { "items" });
     put(&store, &[(0..400).map(db).collect()]);
@@ -259,6 +262,8 @@ fn related_spans_and_times_are_found_in_questions_and_comparisons() {
         ("not any.name = 'checkout'", 300.0),
         ("time >= '2025-11-24T16:01:00.100Z'", 300.0),
         ("root.name = 'nothing'", 0.0),
+        ("any.name = 'written'", 400.0),
+        ("root.name = 'written' or parent.name = 'written'", 0.0),
     ] {
         assert_eq!((count(text), selected(text)), (Ok(n), Ok(n)), "{text}");
     }
@@ -267,6 +272,46 @@ fn related_spans_and_times_are_found_in_questions_and_comparisons() {
     assert_eq!((compared.ranked[0].attribute.as_str(), compared.ranked[0].selected_share), ("table", 1.0));
     let map = store.service_map(&Filter::all(), from, to, &Default::default()).unwrap();
     assert_eq!(map.parents_missing, 0);
+}
+
+/// Scenario: the earlier window is further away than related spans are looked for.
+/// Guarantees: each window has the related spans of its own time.
+#[test]
+fn an_earlier_window_has_related_spans_of_its_own() {
+    let store = open(&(Arc::new(Crashing::new()) as Arc<dyn Files>));
+    let back = Millis::from_secs(3 * 3_600);
+    let trace = |n: i64, time: i64| {
+        let root = Row { time: at(time), duration_nanos: Some(1), trace: n as u128, span: 1, ..Row::default() };
+        let child = Row { time: at(time + 1), span: 2, parent: 1, ..root.clone() };
+        [root.with("name", "checkout"), child.with("name", "select")]
+    };
+    let earlier = -(back.0 as i64);
+    put(&store, &[[trace(1, 0), trace(2, earlier), trace(3, earlier)].concat()]);
+    let query = Query {
+        filter: Filter::parse("root.name = 'checkout' and name = 'select'").unwrap(),
+        compare_to: Some(back),
+        ..Query::new(at(0), at(1_000))
+    };
+    let answer = store.query(&query).unwrap();
+    assert_eq!((answer.first("count"), answer.first("count earlier")), (Some(1.0), Some(2.0)));
+}
+
+/// Guarantees: the number of groups is of those that satisfy the conditions, in however many passes they are found.
+#[test]
+fn groups_left_out_by_a_condition_are_not_counted() {
+    let store = open(&(Arc::new(Crashing::new()) as Arc<dyn Files>));
+    for n_values in [50, 30_000] {
+        put(&store, &[(0..n_values).map(row).collect()]);
+        let query = Query {
+            group_by: vec!["n".to_owned()],
+            calculate: ["max(n)", "p50(n)"].map(|c| Calculation::parse(c).unwrap()).to_vec(),
+            having: query::Having::parse("max(n) < 20").unwrap(),
+            limit: 20,
+            ..Query::new(at(-1), at(1_000_000))
+        };
+        let answer = store.query(&query).unwrap();
+        assert_eq!((answer.rows.len(), answer.groups, answer.has_more), (20, 20, false), "{n_values}");
+    }
 }
 
 #[test]

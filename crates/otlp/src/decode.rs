@@ -3,13 +3,16 @@
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::Event;
 use prost::Message;
 use rows::{Row, Value, names};
 use vocab::Timestamp;
+
+use crate::json;
+use crate::value::text;
 
 /// Attributes kept of one record; further ones are counted.
 const ATTRIBUTES_MAX: usize = 1_024;
@@ -55,7 +58,7 @@ pub struct Decoded {
 pub fn traces(body: &[u8], encoding: Encoding) -> Result<Decoded, DecodeError> {
     let request = match encoding {
         Encoding::Protobuf => ExportTraceServiceRequest::decode(body)?,
-        Encoding::Json => serde_json::from_slice(body)?,
+        Encoding::Json => json::read(body)?,
     };
     Ok(traces_rows(request))
 }
@@ -64,7 +67,7 @@ pub fn traces(body: &[u8], encoding: Encoding) -> Result<Decoded, DecodeError> {
 pub fn logs(body: &[u8], encoding: Encoding) -> Result<Decoded, DecodeError> {
     let request = match encoding {
         Encoding::Protobuf => ExportLogsServiceRequest::decode(body)?,
-        Encoding::Json => serde_json::from_slice(body)?,
+        Encoding::Json => json::read(body)?,
     };
     Ok(logs_rows(request))
 }
@@ -83,26 +86,6 @@ fn cut(mut text: String) -> String {
         text.truncate(end);
     }
     text
-}
-
-fn text(value: &AnyValue, depth: u32) -> String {
-    match &value.value {
-        None => String::new(),
-        Some(Any::StringValue(s)) => s.clone(),
-        Some(Any::BoolValue(b)) => b.to_string(),
-        Some(Any::IntValue(n)) => n.to_string(),
-        Some(Any::DoubleValue(n)) => n.to_string(),
-        Some(Any::BytesValue(b)) => format!("({} bytes)", b.len()),
-        Some(_) if depth == 0 => "…".to_owned(),
-        Some(Any::ArrayValue(list)) => list.values.iter().map(|v| text(v, depth - 1)).collect::<Vec<_>>().join(","),
-        Some(Any::KvlistValue(list)) => list
-            .values
-            .iter()
-            .map(|kv| format!("{}={}", kv.key, kv.value.as_ref().map(|v| text(v, depth - 1)).unwrap_or_default()))
-            .collect::<Vec<_>>()
-            .join(","),
-        Some(_) => String::new(),
-    }
 }
 
 fn put(row: &mut Row, attributes: &[KeyValue]) {

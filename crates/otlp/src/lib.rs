@@ -5,7 +5,9 @@
 //! records are counted and named, the rest of a batch is kept. Transport is not known here.
 
 mod decode;
+mod json;
 mod redact;
+mod value;
 
 pub use decode::{DecodeError, Decoded, Encoding, logs, logs_rows, traces, traces_rows};
 pub use redact::{Redactor, pseudonym};

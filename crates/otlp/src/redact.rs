@@ -91,10 +91,12 @@ impl Redactor {
                 }
             }
         }
-        // A captured baggage header names the subject by its pseudonym, put there by our proxy at the edge.
+        // A captured baggage header names the subject by its pseudonym, put there by our proxy at the edge. Instrumentations
+        // capture headers as arrays, which are JSON here.
         if subject.is_none() {
             let baggage = row.text("http.request.header.baggage").and_then(|text| {
-                text.split(',').find_map(|member| member.trim().strip_prefix("sw-s=")).map(str::to_owned)
+                let mut members = text.split([',', '[', ']', '"']);
+                members.find_map(|member| member.trim().strip_prefix("sw-s=")).map(str::to_owned)
             });
             subject = baggage.filter(|text| Pseudonym::parse(text).is_ok()).map(|text| (0, text));
         }

@@ -16,11 +16,11 @@ pub struct Args {
     #[arg(long = "where", default_value = "")]
     filter: String,
     /// Fields or expressions to group by; several times, or separated by commas.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     group_by: Vec<String>,
     /// count, rate, concurrency, count_distinct(f), sum(f), avg(f), min(f), max(f), rate_sum(f), p99(f), histogram(f),
     /// heatmap(f), separated by commas; none gives raw rows.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     calculate: Vec<String>,
     /// A calculated field, e.g. "slow = if(duration_ms > 300, 'slow', 'fine')"; several times.
     #[arg(long = "let")]
@@ -31,8 +31,8 @@ pub struct Args {
     /// In which order, e.g. "count desc" or -count; several times.
     #[arg(long, allow_hyphen_values = true)]
     order: Vec<String>,
-    /// Fields of raw rows, separated by commas.
-    #[arg(long, value_delimiter = ',')]
+    /// Fields or expressions of raw rows, separated by commas.
+    #[arg(long)]
     fields: Vec<String>,
     /// From: a time, or -15m.
     #[arg(long, allow_hyphen_values = true)]
@@ -77,8 +77,8 @@ pub async fn run(args: Args) -> Result<u8> {
         };
         calculated.push(json!({"name": name.trim(), "expression": expression.trim()}));
     }
-    let body = json!({"where": args.filter, "group_by": args.group_by, "calculate": args.calculate,
-        "calculated_fields": calculated, "having": Vec::from_iter(&args.having), "order": args.order, "fields": args.fields,
+    let body = json!({"where": args.filter, "group_by": listed(&args.group_by), "calculate": listed(&args.calculate),
+        "calculated_fields": calculated, "having": Vec::from_iter(&args.having), "order": args.order, "fields": listed(&args.fields),
         "from": args.from, "to": args.to, "step": args.step, "fill": args.fill, "compare_to": args.compare_to,
         "offset": args.offset, "limit": args.limit});
     let media = match args.format {
@@ -112,6 +112,32 @@ pub async fn run(args: Args) -> Result<u8> {
     let more = if answer["has_more"] == true { "; there is more: --limit, --offset" } else { "" };
     eprintln!("{} of {} events, {:.0} ms{more}", number("rows_matched"), number("rows_scanned"), number("elapsed_ms"));
     Ok(0)
+}
+
+/// What is separated by commas, but for those within parentheses, quotes and backticks: `region,bucket(duration_ms, 100)`.
+fn listed(texts: &[String]) -> Vec<&str> {
+    let mut parts = Vec::new();
+    for text in texts {
+        let (mut from, mut depth, mut quote) = (0, 0_i32, None);
+        let mut chars = text.char_indices();
+        while let Some((at, c)) = chars.next() {
+            match (quote, c) {
+                (Some('\'' | '"'), '\\') => _ = chars.next(),
+                (Some(open), c) if c == open => quote = None,
+                (Some(_), _) => {}
+                (None, '\'' | '"' | '`') => quote = Some(c),
+                (None, '(') => depth += 1,
+                (None, ')') => depth -= 1,
+                (None, ',') if depth == 0 => {
+                    parts.push(&text[from..at]);
+                    from = at + 1;
+                }
+                _ => {}
+            }
+        }
+        parts.push(&text[from..]);
+    }
+    parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).collect()
 }
 
 /// A cell; a histogram as a row of bars over its range.
@@ -226,3 +252,6 @@ pub async fn fields(args: WindowArgs) -> Result<u8> {
     print!("{}", table(&["field", "types", "events", "values"], &rows));
     Ok(0)
 }
+
+#[cfg(test)]
+mod tests;

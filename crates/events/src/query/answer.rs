@@ -38,6 +38,8 @@ struct Figure<'q> {
 struct Plan<'q> {
     query: &'q Query,
     check: Check,
+    /// The same of the earlier window, which has related spans of its own.
+    check_earlier: Option<Check>,
     fields: Vec<Source>,
     states: Vec<(Kind, Option<Source>)>,
     figures: Vec<Figure<'q>>,
@@ -147,8 +149,11 @@ impl<'q> Plan<'q> {
         }
         let slots = slots(query)?;
         let check = resolve(&query.filter, names, chunks, budget, (query.from, query.to))?;
+        let window_earlier = query.compare_to.map(|back| (query.from - back, query.to - back));
+        let resolve_in = |window| resolve(&query.filter, names, chunks, budget, window);
+        let check_earlier = window_earlier.map(resolve_in).transpose()?;
         let until = if query.now > query.from { query.to.min(query.now) } else { query.to };
-        Ok(Plan { query, check, fields, states, figures, slots, until, having, order })
+        Ok(Plan { query, check, check_earlier, fields, states, figures, slots, until, having, order })
     }
 
     /// States that order and conditions on figures look at.
@@ -246,10 +251,10 @@ impl<'q> Plan<'q> {
         } else if two_passes && saves {
             let states: Vec<(Kind, Option<Source>)> = ranking.iter().map(|n| self.states[*n].clone()).collect();
             let grouped = group(chunks, &self.pass(&states, None, None, budget));
-            answer.groups = grouped.table.len() as u64;
             (answer.rows_scanned, answer.rows_matched) = (grouped.rows_scanned, grouped.rows_matched);
             let place = |n: usize| ranking.iter().position(|r| *r == n);
             let ranked = self.rank(&grouped.table, None, &place);
+            answer.groups = ranked.len() as u64;
             winners = Some(ranked.into_iter().take(wanted).map(|series| series.keys).collect());
         }
         if budget.stopped() == Some(Stop::Cancelled) {
@@ -429,7 +434,7 @@ impl<'q> Plan<'q> {
 
     /// Adds the figures of the window that is earlier by `compare_to`, for the groups that are in the answer.
     fn with_earlier(&self, mut answer: Answer, chunks: &[&Chunk], budget: &Budget) -> Result<Answer, QueryError> {
-        let Some(back) = self.query.compare_to else { return Ok(answer) };
+        let (Some(back), Some(check)) = (self.query.compare_to, &self.check_earlier) else { return Ok(answer) };
         let n_fields = self.fields.len();
         let first = usize::from(self.slots.is_some());
         let keys_of = |line: &[Cell]| -> Vec<Option<Value>> {
@@ -441,11 +446,11 @@ impl<'q> Plan<'q> {
         only.dedup();
         let slots = self.slots.map(|s| Slots { shift: back.nanos(), ..s });
         let (from, to) = (self.query.from - back, self.query.to - back);
-        let pass = Pass { from, to, ..self.pass(&self.states, slots, Some(&only), budget) };
+        let pass = Pass { check, from, to, ..self.pass(&self.states, slots, Some(&only), budget) };
         let grouped = group(chunks, &pass);
         let flights = self.has_concurrency().then(|| {
             let until = if self.until < self.query.to { self.until - back } else { to };
-            flights(chunks, &self.check, &self.fields, slots, (from, until), budget)
+            flights(chunks, check, &self.fields, slots, (from, until), budget)
         });
         let mut places: HashMap<(String, u32), usize> = HashMap::new();
         for n in 0..grouped.table.len() {

@@ -1,7 +1,8 @@
 //! Which rows of a chunk satisfy a filter, conditions on related spans included.
 //!
-//! `root.f`, `parent.f` and `any.f` are the fields of another span of the row's trace: of one without a parent, of the one
-//! that called this one, of any. Conditions with the same prefix that stand in one `and` mean one span, and so does a group of
+//! `root.f`, `parent.f` and `any.f` are the fields of another event of the row's trace: of the span without a parent, of the
+//! span that called this one, of any event, log records included. A span is what has a duration: a log record names the span
+//! it was written in, and is neither its parent nor a root. Conditions with the same prefix that stand in one `and` mean one span, and so does a group of
 //! `and` and `or` in which all conditions have it. `not` is outside: `not any.error = true` holds where no span has it.
 //! Related spans are looked for up to an hour before and after the time range.
 
@@ -144,11 +145,14 @@ impl Resolver<'_> {
                 let before = found.capacity();
                 for row in rows.iter().map(|row| *row as usize) {
                     let trace = chunk.trace(row);
+                    let is_span = chunk.duration[row] >= 0;
                     match relation {
                         _ if trace == 0 => {}
                         Relation::Any => _ = found.insert((trace, 0)),
-                        Relation::Root if chunk.parent[row] == 0 => _ = found.insert((trace, 0)),
-                        Relation::Parent if chunk.span[row] != 0 => _ = found.insert((trace, chunk.span[row])),
+                        Relation::Root if is_span && chunk.parent[row] == 0 => _ = found.insert((trace, 0)),
+                        Relation::Parent if is_span && chunk.span[row] != 0 => {
+                            _ = found.insert((trace, chunk.span[row]))
+                        }
                         _ => {}
                     }
                 }

@@ -12,6 +12,8 @@ const SHIFT: u32 = 46;
 const COARSE: i32 = 16;
 /// Sketches with fewer entries are lists.
 const FEW: usize = 48;
+/// Buckets that a sketch makes beyond the one it needs: an octave.
+const ROOM: i32 = 64;
 
 /// The bucket of a number; 0 for zero, mirrored for negative ones.
 pub(crate) fn bucket(x: f64) -> i32 {
@@ -54,7 +56,63 @@ pub struct Bucket {
 #[derive(Clone, Debug)]
 pub(crate) enum Sketch {
     Few(Vec<(i32, f64)>),
-    Dense { base: i32, counts: Vec<f64> },
+    /// Each sign by itself: between the smallest numbers of both lie more buckets than either side needs.
+    Dense(Box<Dense>),
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Dense {
+    negative: Side,
+    zero: f64,
+    positive: Side,
+}
+
+/// Weights of the numbers of one sign, by the bucket of their magnitude.
+#[derive(Clone, Debug, Default)]
+struct Side {
+    base: i32,
+    counts: Vec<f64>,
+}
+
+impl Side {
+    /// Adds; gives how many bytes it has grown by.
+    fn add(&mut self, bucket: i32, weight: f64) -> usize {
+        let place = |base: i32| usize::try_from(i64::from(bucket) - i64::from(base)).ok();
+        if let Some(count) = place(self.base).and_then(|n| self.counts.get_mut(n)) {
+            *count += weight;
+            return 0;
+        }
+        // Room on both sides, so that a slowly widening range is not copied each time.
+        let end = self.base + self.counts.len() as i32;
+        let (first, last) = match self.counts.is_empty() {
+            true => (bucket - ROOM, bucket + ROOM + 1),
+            false => (self.base.min(bucket - ROOM), end.max(bucket + ROOM + 1)),
+        };
+        let mut counts = vec![0.0; (last - first) as usize];
+        let from = (self.base - first).max(0) as usize;
+        counts[from..][..self.counts.len()].copy_from_slice(&self.counts);
+        let grown = (counts.len() - self.counts.len()) * size_of::<f64>();
+        counts[(bucket - first) as usize] += weight;
+        (self.base, self.counts) = (first, counts);
+        grown
+    }
+
+    /// Buckets that hold something, ascending.
+    fn entries(&self) -> impl DoubleEndedIterator<Item = (i32, f64)> {
+        let base = self.base;
+        self.counts.iter().enumerate().filter(|(_, c)| **c > 0.0).map(move |(n, c)| (base + n as i32, *c))
+    }
+}
+
+impl Dense {
+    fn add(&mut self, bucket: i32, weight: f64) -> usize {
+        match bucket {
+            0 => self.zero += weight,
+            b if b > 0 => return self.positive.add(b, weight),
+            b => return self.negative.add(-b, weight),
+        }
+        0
+    }
 }
 
 impl Default for Sketch {
@@ -66,55 +124,33 @@ impl Default for Sketch {
 impl Sketch {
     /// Adds; gives how many bytes it has grown by.
     pub(crate) fn add(&mut self, bucket: i32, weight: f64) -> usize {
-        match self {
-            Sketch::Dense { base, counts } => {
-                if let Some(count) =
-                    usize::try_from(i64::from(bucket) - i64::from(*base)).ok().and_then(|n| counts.get_mut(n))
-                {
-                    *count += weight;
-                    return 0;
-                }
-                self.widen(bucket, bucket) + self.add(bucket, weight)
-            }
-            Sketch::Few(entries) => {
-                if let Some((_, count)) = entries.iter_mut().find(|(b, _)| *b == bucket) {
-                    *count += weight;
-                    return 0;
-                }
-                if entries.len() < FEW {
-                    let before = entries.capacity();
-                    entries.push((bucket, weight));
-                    return (entries.capacity() - before) * size_of::<(i32, f64)>();
-                }
-                self.widen(bucket, bucket) + self.add(bucket, weight)
-            }
-        }
-    }
-
-    /// Makes it dense from `first` to `last` and what it holds.
-    fn widen(&mut self, first: i32, last: i32) -> usize {
-        let entries: Vec<(i32, f64)> = self.entries();
-        let lowest = entries.iter().map(|e| e.0).fold(first, i32::min);
-        let highest = entries.iter().map(|e| e.0).fold(last, i32::max);
-        // Room on both sides, so that a slowly widening range is not copied each time.
-        let (base, end) = (lowest - 64, highest + 65);
-        let before = match self {
-            Sketch::Few(v) => v.capacity() * size_of::<(i32, f64)>(),
-            Sketch::Dense { counts, .. } => counts.len() * 8,
+        let entries = match self {
+            Sketch::Dense(dense) => return dense.add(bucket, weight),
+            Sketch::Few(entries) => entries,
         };
-        let mut counts = vec![0.0; (end - base) as usize];
-        entries.iter().for_each(|(b, w)| counts[(b - base) as usize] = *w);
-        let after = counts.len() * 8;
-        *self = Sketch::Dense { base, counts };
-        after.saturating_sub(before)
+        if let Some((_, count)) = entries.iter_mut().find(|(b, _)| *b == bucket) {
+            *count += weight;
+            return 0;
+        }
+        let before = entries.capacity();
+        if entries.len() < FEW {
+            entries.push((bucket, weight));
+            return (entries.capacity() - before) * size_of::<(i32, f64)>();
+        }
+        let mut dense = Box::<Dense>::default();
+        let grown: usize = entries.iter().chain([&(bucket, weight)]).map(|(b, w)| dense.add(*b, *w)).sum();
+        *self = Sketch::Dense(dense);
+        (size_of::<Dense>() + grown).saturating_sub(before * size_of::<(i32, f64)>())
     }
 
     /// Buckets that hold something; ascending if dense.
     fn entries(&self) -> Vec<(i32, f64)> {
         match self {
             Sketch::Few(entries) => entries.clone(),
-            Sketch::Dense { base, counts } => {
-                counts.iter().enumerate().filter(|(_, c)| **c > 0.0).map(|(n, c)| (base + n as i32, *c)).collect()
+            Sketch::Dense(dense) => {
+                let negative = dense.negative.entries().rev().map(|(b, w)| (-b, w));
+                let zero = (dense.zero > 0.0).then_some((0, dense.zero));
+                negative.chain(zero).chain(dense.positive.entries()).collect()
             }
         }
     }
@@ -324,6 +360,18 @@ mod tests {
                 assert_eq!(b.count, exact as f64, "{b:?}");
             }
         }
+    }
+
+    /// Guarantees: a sketch is as large as the octaves that its numbers span, of either sign and with zero among them.
+    #[test]
+    fn numbers_of_both_signs_cost_little() {
+        let mut sketch = Sketch::default();
+        let grown: usize = (-500..=500).map(|n| sketch.add(bucket(f64::from(n)), 2.0)).sum();
+        assert!(grown < 32 << 10, "{grown} bytes");
+        let entries = sketch.ascending();
+        assert!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert_eq!(entries.iter().map(|e| e.1).sum::<f64>(), 2_002.0);
+        assert_eq!((sketch.percentile(0.5), entries.iter().find(|e| e.0 == 0)), (Some(0.0), Some(&(0, 2.0))));
     }
 
     #[test]
