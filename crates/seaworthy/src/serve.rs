@@ -40,6 +40,9 @@ pub struct Args {
     /// While the events of before take more than so many GiB on disk, the oldest are removed.
     #[arg(long)]
     events_max_gib: Option<u64>,
+    /// Different names of attributes that are taken; attributes with further ones are left out of their events, and counted.
+    #[arg(long, default_value_t = 10_000)]
+    events_names_max: usize,
     /// Which environment this is: `project/name`, such as `shop/production`. Its flags are the flag set of that name; the data
     /// directory is bound to it from the first start on.
     #[arg(long)]
@@ -71,6 +74,7 @@ pub async fn run(args: Args) -> Result<u8> {
             drop_after: args.events_drop_after,
             bytes_max: args.events_max_gib.map(|gib| gib.saturating_mul(1 << 30)),
         },
+        names_max: args.events_names_max,
         environment: args
             .environment
             .as_deref()

@@ -21,6 +21,7 @@ use vocab::Id;
 use crate::api;
 use crate::app::{App, Emergency, Plane, now};
 use crate::intake;
+use crate::known_names::KnownNames;
 use crate::lifecycle::{self, Lifecycle};
 use crate::recent::Recent;
 use crate::tap::Tap;
@@ -49,6 +50,8 @@ pub struct Options {
     pub dev: bool,
     /// How long events are kept, and in what form.
     pub keep: events::Keep,
+    /// Different names of attributes that are taken.
+    pub names_max: usize,
     /// Which environment this is; none is as before.
     pub environment: Option<control::Environment>,
 }
@@ -162,11 +165,14 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         let checkpoint = files.read(&watcher::tally_path(experiment.id)).ok();
         from.insert(experiment.id, tap.watch(experiment, checkpoint.as_deref()));
     }
+    let mut findings = Vec::new();
+    let known_names = KnownNames::open(&*files, options.names_max, &mut findings);
     let store = Store::open(files.clone(), "events", |number, received, rows| {
+        known_names.learn(rows);
         tap.take(number, received, rows, &|id| from.get(&id).copied().unwrap_or(0));
     })?;
     tap.set_next(store.next_batch());
-    let mut findings = store.findings().to_vec();
+    findings.extend(store.findings().iter().cloned());
     findings.extend(state.skipped().iter().map(|index| format!("audit entry {index} cannot be read and was skipped")));
     let recent = Arc::new(Recent::default());
     let lifecycle = Lifecycle::open(&*files, &recent, !state.flags().is_empty(), &mut findings);
@@ -194,6 +200,7 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         files,
         pass: flagd::Pass(key),
         redactor: otlp::Redactor::new(key),
+        known_names,
         key_hex: key.iter().map(|b| format!("{b:02x}")).collect(),
         data_dir: options.data.display().to_string(),
         rows_in: AtomicU64::new(0),

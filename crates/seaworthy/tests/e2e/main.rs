@@ -9,5 +9,6 @@ mod flag_life;
 mod flag_refs;
 mod flags;
 mod harness;
+mod intake;
 mod questions;
 mod rollouts;
