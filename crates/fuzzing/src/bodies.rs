@@ -7,21 +7,23 @@ use rows::{Expression, Filter, Operand, Row};
 use serde_json::{Map, Value, json};
 use vocab::Timestamp;
 
-use crate::made;
+use crate::{intake, made};
 
 /// Takes bytes from outside; panics where a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// By the name of their files in `fuzz/fuzz_targets`.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("document", document),
     ("evaluation", evaluation),
     ("segment", segment),
     ("request", request),
     ("question", question),
+    ("export", intake::export),
+    ("records", intake::records),
 ];
 
-const NOW: Timestamp = Timestamp::from_micros(1_764_000_000_000_000);
+pub(crate) const NOW: Timestamp = Timestamp::from_micros(1_764_000_000_000_000);
 /// No need to look at more flags of one document.
 const FLAGS_MAX: usize = 20;
 

@@ -106,8 +106,26 @@ pub mod names {
     pub const NAME: &str = "name";
     /// Which service said so.
     pub const SERVICE: &str = "service.name";
-    /// `trace`, `log`, `request` (from our proxy).
+    /// `trace` (a span), `log`, `metric`, `span_event`, `link`, `event` (JSON lines), `request` (from our proxy).
     pub const SIGNAL: &str = "meta.signal_type";
+    /// `span_event` or `link`, on a row that hangs on the span that is its parent.
+    pub const ANNOTATION: &str = "meta.annotation_type";
+    /// How often the event counts, where others like it were left out by sampling.
+    pub const SAMPLE_RATE: &str = "meta.sample_rate";
+    /// Attributes that were left out, here or by the sender.
+    pub const DROPPED_ATTRIBUTES: &str = "meta.dropped_attributes";
+    /// Span events that were left out, here or by the sender.
+    pub const DROPPED_EVENTS: &str = "meta.dropped_events";
+    /// Links that were left out, here or by the sender.
+    pub const DROPPED_LINKS: &str = "meta.dropped_links";
+    /// Names of attributes whose text was cut, with commas.
+    pub const CUT: &str = "meta.cut";
+    /// Why a time was not believed.
+    pub const TIME_PROBLEM: &str = "meta.time_problem";
+    /// The time that was not believed, as it was sent.
+    pub const ORIGINAL_TIME: &str = "meta.original_time";
+    /// The end that was not believed, or that of a span whose start was not, as it was sent.
+    pub const ORIGINAL_END: &str = "meta.original_end_time";
     /// The subject's pseudonym.
     pub const SUBJECT: &str = "user.id";
     /// The experiment that an exposure belongs to.
@@ -130,6 +148,51 @@ pub mod names {
     pub const SPAN: &str = "trace.span_id";
     /// Pseudo-field: 16 hex digits.
     pub const PARENT: &str = "trace.parent_id";
+    /// Names that are written here, whatever is sent: there is always room for them.
+    pub const OWN: [&str; 42] = [
+        NAME,
+        SERVICE,
+        SIGNAL,
+        ANNOTATION,
+        SAMPLE_RATE,
+        DROPPED_ATTRIBUTES,
+        DROPPED_EVENTS,
+        DROPPED_LINKS,
+        CUT,
+        TIME_PROBLEM,
+        ORIGINAL_TIME,
+        ORIGINAL_END,
+        SUBJECT,
+        EXPERIMENT,
+        ARM,
+        PREVIEW,
+        EXPOSURE,
+        FAULT,
+        FLAG,
+        "kind",
+        "error",
+        "status_message",
+        "body",
+        "severity",
+        "value",
+        "otel.scope.name",
+        "link.trace_id",
+        "link.span_id",
+        "metric.name",
+        "metric.unit",
+        "metric.kind",
+        "metric.temporality",
+        "metric.monotonic",
+        "metric.start_time",
+        "metric.no_value",
+        "metric.count",
+        "metric.sum",
+        "metric.min",
+        "metric.max",
+        "metric.p50",
+        "metric.p90",
+        "metric.p99",
+    ];
     /// Attributes that may name a subject in clear text, in the order they are believed.
     pub const SUBJECT_SOURCES: [&str; 4] = ["user.id", "enduser.id", "session.id", "feature_flag.context.id"];
 }
@@ -163,6 +226,11 @@ impl Row {
             Some(Value::Str(text)) => Some(text),
             _ => None,
         }
+    }
+
+    /// Whether it says something beside the work itself: an event of a span, a link, a point of a metric. Such a row counts for no KPI.
+    pub fn is_aside(&self) -> bool {
+        matches!(self.text(names::SIGNAL), Some("span_event" | "link" | "metric"))
     }
 
     /// Sets an attribute, replacing an earlier value.

@@ -138,14 +138,25 @@ impl Client {
         self.bytes_as(method, path, body, "*/*").await
     }
 
+    /// POST of JSON lines.
+    pub async fn post_lines(&self, path: &str, lines: Bytes) -> Result<Value> {
+        let request = self.request(Method::POST, path).header("content-type", "application/x-ndjson");
+        let answer = self.send(request.body(Full::new(lines))?).await?;
+        serde_json::from_slice(&answer).context("the server's answer is not JSON")
+    }
+
     async fn bytes_as(&self, method: Method, path: &str, body: Option<&Value>, media: &str) -> Result<Bytes> {
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base))
-            .header("authorization", format!("Bearer {}", self.token))
-            .header("content-type", "application/json")
-            .header("accept", media)
-            .body(Full::new(Bytes::from(body.map(Value::to_string).unwrap_or_default())))?;
+        let request = self.request(method, path).header("content-type", "application/json").header("accept", media);
+        let body = Bytes::from(body.map(Value::to_string).unwrap_or_default());
+        self.send(request.body(Full::new(body))?).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> http::request::Builder {
+        let address = format!("{}{path}", self.base);
+        Request::builder().method(method).uri(address).header("authorization", format!("Bearer {}", self.token))
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Bytes> {
         let unreachable = |reason: String| Failure::Unreachable(format!("{} cannot be reached: {reason}", self.base));
         let whole = async {
             let response = self.http.request(request).await.map_err(|e| unreachable(e.to_string()))?;

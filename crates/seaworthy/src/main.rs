@@ -15,6 +15,7 @@ mod flag;
 mod flag_life;
 mod flag_refs;
 mod flagd_cmd;
+mod ingest;
 mod preview;
 mod profile;
 mod proxy_cmd;
@@ -61,6 +62,8 @@ enum Command {
     Flagd(flagd_cmd::Args),
     /// Plan, start, watch, stop and acknowledge experiments.
     Experiment(experiment::Args),
+    /// Store events from a file: JSON lines, or a report of tests.
+    Ingest(ingest::Args),
     /// Ask the events: filter, group by, count, percentiles, over time.
     Query(query::Args),
     /// One trace, callers before those they call.
@@ -121,6 +124,7 @@ fn main() -> ExitCode {
             Command::Import(args) => apply::import(args).await,
             Command::Flagd(args) => flagd_cmd::run(args).await,
             Command::Experiment(args) => experiment::run(args).await,
+            Command::Ingest(args) => ingest::run(args).await,
             Command::Query(args) => query::run(args).await,
             Command::Trace(args) => query::trace(args).await,
             Command::Map(args) => query::map(args).await,

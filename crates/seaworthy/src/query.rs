@@ -188,6 +188,10 @@ pub async fn trace(args: TraceArgs) -> Result<u8> {
             let name = format!("{indent}  · {}", cell(&event["name"]));
             rows.push(vec![name, String::new(), String::new(), cell(&event["time"]), String::new()]);
         }
+        for link in span["links"].as_array().into_iter().flatten() {
+            let name = format!("{indent}  → trace {}", cell(&link["link.trace_id"]));
+            rows.push(vec![name, String::new(), String::new(), cell(&link["time"]), String::new()]);
+        }
     }
     print!("{}", table(&["name", "service", "ms", "time", ""], &rows));
     for missing in answer["missing"].as_array().into_iter().flatten() {
@@ -250,6 +254,12 @@ pub async fn fields(args: WindowArgs) -> Result<u8> {
     let row = |f: &Value| vec![cell(&f["name"]), list(&f["types"]), cell(&f["rows"]), list(&f["samples"])];
     let rows: Vec<Vec<String>> = fields.iter().map(row).collect();
     print!("{}", table(&["field", "types", "events", "values"], &rows));
+    let refused = &answer["names_refused"];
+    if refused["count"].as_u64().is_some_and(|count| count > 0) {
+        let (count, max) = (cell(&refused["count"]), cell(&refused["max"]));
+        let examples = list(&refused["examples"]);
+        eprintln!("{count} attributes were left out since the start: more than {max} names, such as {examples}");
+    }
     Ok(0)
 }
 

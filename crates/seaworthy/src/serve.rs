@@ -54,6 +54,9 @@ pub struct Args {
     /// Files of other servers that are kept on this disk, in GiB at most.
     #[arg(long, default_value_t = 10)]
     events_cache_gib: u64,
+    /// Different names of attributes that are taken; attributes with further ones are left out of their events, and counted.
+    #[arg(long, default_value_t = 10_000)]
+    events_names_max: usize,
     /// Which environment this is: `project/name`, such as `shop/production`. Its flags are the flag set of that name; the data
     /// directory is bound to it from the first start on.
     #[arg(long)]
@@ -102,6 +105,7 @@ pub async fn run(args: Args) -> Result<u8> {
         },
         segment_rows: args.events_segment_rows,
         bucket,
+        names_max: args.events_names_max,
         environment: args
             .environment
             .as_deref()

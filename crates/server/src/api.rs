@@ -18,6 +18,7 @@ use experiments::{Experiment, Spec, Turn};
 use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, StatusCode, header};
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::LogsServiceServer;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::MetricsServiceServer;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::TraceServiceServer;
 use rows::Filter;
 use serde::Deserialize;
@@ -27,9 +28,10 @@ use tonic::codec::CompressionEncoding;
 use vocab::{Id, Millis, Timestamp};
 
 use crate::app::{App, draw, entry_json, lock, now};
-use crate::ingest::{BODY_BYTES_MAX, Grpc, http_logs, http_traces};
+use crate::body::BODY_BYTES_MAX;
+use crate::otlp_api::{Grpc, http_logs, http_metrics, http_traces};
 use crate::problem::Problem;
-use crate::{delegations_api, flags_api, previews_api, profiles_api, proxies, view};
+use crate::{delegations_api, flags_api, lines_api, previews_api, profiles_api, proxies, view};
 
 pub(crate) type Shared = State<Arc<App>>;
 pub(crate) type Answer = Result<Response, Problem>;
@@ -38,9 +40,15 @@ pub(crate) type Answer = Result<Response, Problem>;
 pub(crate) fn router(app: Arc<App>) -> Router {
     let traces = TraceServiceServer::new(Grpc(app.clone()))
         .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(BODY_BYTES_MAX);
     let logs = LogsServiceServer::new(Grpc(app.clone()))
         .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .max_decoding_message_size(BODY_BYTES_MAX);
+    let metrics = MetricsServiceServer::new(Grpc(app.clone()))
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(BODY_BYTES_MAX);
     let face = app.face(Some(app.pass.clone()));
     let for_clients = flagd::http::ofrep(&face)
@@ -80,8 +88,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/proxy/events", post(proxies::events))
         .route("/v1/traces", post(http_traces))
         .route("/v1/logs", post(http_logs))
+        .route("/v1/metrics", post(http_metrics))
+        .route("/api/v1/events", post(lines_api::post))
         .route_service("/opentelemetry.proto.collector.trace.v1.TraceService/Export", traces)
         .route_service("/opentelemetry.proto.collector.logs.v1.LogsService/Export", logs)
+        .route_service("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", metrics)
         .fallback(console_or_nothing)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(app)

@@ -24,6 +24,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use vocab::{Id, Timestamp};
 
 use crate::intake::Job;
+use crate::known_names::KnownNames;
 use crate::lifecycle::Lifecycle;
 use crate::log_templates::LogTemplates;
 use crate::previews::Previews;
@@ -152,6 +153,7 @@ pub(crate) struct App {
     pub(crate) files: Arc<dyn Files>,
     pub(crate) pass: flagd::Pass,
     pub(crate) redactor: otlp::Redactor,
+    pub(crate) known_names: KnownNames,
     pub(crate) key_hex: String,
     pub(crate) data_dir: String,
     pub(crate) rows_in: AtomicU64,

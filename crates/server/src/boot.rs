@@ -21,6 +21,7 @@ use vocab::Id;
 use crate::api;
 use crate::app::{App, Emergency, Plane, now};
 use crate::intake;
+use crate::known_names::KnownNames;
 use crate::lifecycle::{self, Lifecycle};
 use crate::log_templates::LogTemplates;
 use crate::recent::Recent;
@@ -52,6 +53,8 @@ pub struct Options {
     pub keep: events::Keep,
     /// Events that make a segment; [`events::SEGMENT_ROWS`] but in tests.
     pub segment_rows: usize,
+    /// Different names of attributes that are taken.
+    pub names_max: usize,
     /// Which environment this is; none is as before.
     pub environment: Option<control::Environment>,
     /// Where events are shared with other servers; none keeps them here alone.
@@ -178,11 +181,14 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         let checkpoint = files.read(&watcher::tally_path(experiment.id)).ok();
         from.insert(experiment.id, tap.watch(experiment, checkpoint.as_deref()));
     }
+    let mut findings = Vec::new();
+    let known_names = KnownNames::open(&*files, options.names_max, &mut findings);
     let store = Store::with_segments_of(options.segment_rows, files.clone(), "events", |number, received, rows| {
+        known_names.learn(rows);
         tap.take(number, received, rows, &|id| from.get(&id).copied().unwrap_or(0));
     })?;
     tap.set_next(store.next_batch());
-    let mut findings = store.findings().to_vec();
+    findings.extend(store.findings().iter().cloned());
     findings.extend(state.skipped().iter().map(|index| format!("audit entry {index} cannot be read and was skipped")));
     let recent = Arc::new(Recent::default());
     let lifecycle = Lifecycle::open(&*files, &recent, !state.flags().is_empty(), &mut findings);
@@ -212,6 +218,7 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         files,
         pass: flagd::Pass(key),
         redactor: otlp::Redactor::new(key),
+        known_names,
         key_hex: key.iter().map(|b| format!("{b:02x}")).collect(),
         data_dir: options.data.display().to_string(),
         rows_in: AtomicU64::new(0),

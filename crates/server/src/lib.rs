@@ -12,13 +12,17 @@
 
 mod api;
 mod app;
+mod body;
 mod boot;
 mod delegations_api;
 mod exposed;
 mod flags_api;
 mod ingest;
 mod intake;
+mod known_names;
 mod lifecycle;
+mod lines_api;
+mod otlp_api;
 mod log_templates;
 mod previews;
 mod previews_api;

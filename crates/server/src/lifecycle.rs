@@ -80,6 +80,9 @@ impl Report {
     /// What a row reports, before it is redacted.
     pub(crate) fn of(row: &Row) -> Option<Report> {
         let key = row.text(names::FLAG)?.to_owned();
+        if row.is_aside() {
+            return None;
+        }
         // The exception that a hook wrote beside a failed evaluation, on the span of the request; the evaluation is an event of its own.
         if row.get("exception.type").is_some() && row.get("feature_flag.result.reason").is_none() {
             return None;

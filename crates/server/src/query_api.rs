@@ -433,6 +433,7 @@ async fn fields(State(app): Shared, headers: HeaderMap, Query(window): Query<Win
     let (from, to) = window.times()?;
     let limits = Limits::default();
     let _asking = Asking(limits.cancel.clone());
+    let names_refused = app.known_names.refused();
     let found = blocking(move || app.store.fields(from, to, &limits).map_err(|e| refused(&e))).await?;
     let fields: Vec<Value> = found
         .fields
@@ -442,7 +443,9 @@ async fn fields(State(app): Shared, headers: HeaderMap, Query(window): Query<Win
             json!({"name": name, "types": field.types, "rows": field.rows, "samples": samples})
         })
         .collect();
-    Ok(Json(json!({"fields": fields, "rows": found.rows, "incomplete": found.incomplete})).into_response())
+    Ok(Json(json!({"fields": fields, "rows": found.rows, "incomplete": found.incomplete,
+        "names_refused": names_refused}))
+    .into_response())
 }
 
 /// What changed in a time: every change of flags, experiments and the rest, from the audit log, for time axes.

@@ -44,13 +44,18 @@ impl Joiner {
         } else {
             None
         };
+        let is_latency = kpi.latency.as_ref().is_some_and(|filter| filter.matches(row));
+        // A KPI counts work. An event of a span, a link or a point of a metric may well look like it to a filter.
+        if (attempt.is_some() || outcome.is_some() || is_latency) && row.is_aside() {
+            return found;
+        }
         if let Some(kind) = attempt {
             found.push(Observation::Kpi { subject, time: row.time, trace, kind });
         }
         if let Some(kind) = outcome {
             found.push(Observation::Kpi { subject, time: row.end(), trace, kind });
         }
-        if kpi.latency.as_ref().is_some_and(|filter| filter.matches(row)) {
+        if is_latency {
             if let Some(nanos) = row.duration_nanos {
                 found.push(Observation::Latency { subject, time: row.time, ms: nanos as f64 / 1e6 });
             }

@@ -35,6 +35,10 @@ pub(crate) fn work(app: &Arc<App>, keep: &Keep, stop: &AtomicBool) {
 }
 
 fn turn(app: &Arc<App>, keep: &Keep, stop: &AtomicBool) -> Result<(), OpenError> {
+    // Before rows leave the write-ahead log. Without the file names are counted anew: no reason to stop here.
+    if let Err(error) = app.known_names.save(&*app.files) {
+        tracing::warn!(error = %error, "names of attributes cannot be written down; it is tried again");
+    }
     app.store.forget(keep, now())?;
     if app.store.wants_flush() {
         app.store.flush(app.keep_from.load(Ordering::Acquire), false)?;

@@ -31,6 +31,7 @@ pub(crate) fn options(data: &std::path::Path) -> Options {
         environment: None,
         segment_rows: events::SEGMENT_ROWS,
         keep: Default::default(),
+        names_max: 10_000,
     }
 }
 
@@ -423,4 +424,37 @@ async fn a_token_that_asks_too_often_is_told_to_wait() {
     assert_eq!(answers, [(StatusCode::OK, None), (StatusCode::OK, None)]);
     assert_eq!(ask("authorization", &bearer).await, (StatusCode::TOO_MANY_REQUESTS, Some("1".to_owned())));
     assert_eq!(ask("x-api-key", &other).await.0, StatusCode::OK, "another token has its own");
+}
+
+/// Guarantees: an event of a span, a link or a point of a metric that looks like the KPI is none; an evaluation among them is an exposure.
+#[test]
+fn what_is_aside_counts_for_no_kpi() {
+    let spec = json!({"name": "slow", "treatment": {"fault": {"route": "all", "delay_ms": 200}},
+        "stages": [{"share": 0.05, "min_ms": 60_000}],
+        "kpi": {"attempt": "service.name = 'web'", "success": "name = 'done'", "failure": "name = 'failed'", "latency": "name = 'done'"}});
+    let spec: experiments::Spec = serde_json::from_value(spec).unwrap();
+    let id = Id::new(vocab::Kind::Experiment, 1);
+    let mut joiner = crate::Joiner::default();
+    let subject = otlp::pseudonym(&[7; 32], "ann").to_string();
+    let row = |signal: &str| {
+        let row = rows::Row { duration_nanos: Some(5), ..rows::Row::default() };
+        row.with("user.id", subject.as_str())
+            .with("service.name", "web")
+            .with("name", "done")
+            .with("meta.signal_type", signal)
+    };
+    let mut seen = |row: &rows::Row| joiner.observations(row, id, &spec).len();
+    for signal in ["trace", "log", "event", "request"] {
+        assert_eq!(seen(&row(signal)), 3, "{signal}");
+    }
+    for signal in ["span_event", "link", "metric"] {
+        assert_eq!(seen(&row(signal)), 0, "{signal}");
+    }
+    let exposure = row("log")
+        .with("name", "feature_flag.evaluation")
+        .with("service.name", "other")
+        .with("experiment.id", id.to_string())
+        .with("experiment.arm", "treatment")
+        .with("experiment.exposure", true);
+    assert_eq!(seen(&exposure), 1);
 }

@@ -176,7 +176,7 @@ pub fn run(world: World, alpha: f64, seed: u64) -> Ending {
                 ..Default::default()
             }],
         };
-        let decoded = otlp::logs(&request.encode_to_vec(), Encoding::Protobuf).expect("our own bytes");
+        let decoded = otlp::logs(&request.encode_to_vec(), Encoding::Protobuf, now).expect("our own bytes");
         now = Timestamp::from_nanos(batch.last().map_or(start, |(at, _)| *at)) + Millis(100);
         tally.advance(now);
         for mut row in decoded.rows {

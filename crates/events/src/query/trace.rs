@@ -2,15 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rows::Row;
+use rows::{Row, names};
 
 use super::budget::{Budget, Stop, share_out};
 use crate::chunk::Chunk;
 
 /// Rows of one trace; further ones are left out.
 const ROWS_MAX: usize = 50_000;
-/// On a row that hangs on a span: `span_event` or `link`.
-const ANNOTATION: &str = "meta.annotation_type";
 
 /// A span, or a log record or another event that stands in the trace on its own.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +61,8 @@ pub(crate) fn trace(chunks: &[&Chunk], id: u128, budget: &Budget) -> Trace {
 
 /// Rows by time to spans in order.
 fn arrange(rows: Vec<Row>) -> Trace {
-    let (annotations, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.get(ANNOTATION).is_some());
+    let (annotations, rows): (Vec<Row>, Vec<Row>) =
+        rows.into_iter().partition(|row| row.get(names::ANNOTATION).is_some());
     let mut places: HashMap<u64, usize> = HashMap::new();
     for (n, row) in rows.iter().enumerate().filter(|(_, row)| row.span != 0) {
         // A log record names the span it was written in. A span is what has a duration; the first one if it came twice.
@@ -121,7 +120,7 @@ fn arrange(rows: Vec<Row>) -> Trace {
     }
     for row in annotations {
         let place = span_places.get(&row.parent).or_else(|| span_places.get(&row.span)).copied();
-        let is_link = row.text(ANNOTATION) == Some("link");
+        let is_link = row.text(names::ANNOTATION) == Some("link");
         match place {
             Some(place) if is_link => trace.spans[place].links.push(row),
             Some(place) => trace.spans[place].events.push(row),

@@ -11,6 +11,7 @@ mod flag_refs;
 mod flags;
 mod grpc;
 mod harness;
+mod intake;
 mod kills;
 mod log_lines;
 mod questions;

@@ -1,0 +1,5 @@
+//! The target `export` of the crate fuzzing, under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzing::export(data));
