@@ -57,6 +57,10 @@ fn ci() -> Result<()> {
     run("tests", &mut cargo("test --profile ci --workspace"))?;
     bench::small()?;
     run(
+        "several servers over one bucket",
+        Command::new("python3").args(["tests/events/bucket.py", "--bin", BIN, "--venv", "target/bucket-venv"]),
+    )?;
+    run(
         "queries agree with DuckDB's",
         Command::new("python3").args(["tests/events/run.py", "--bin", BIN, "--venv", "target/events-venv"]),
     )?;
