@@ -1,4 +1,5 @@
 use rows::Value;
+use vocab::Timestamp;
 
 use crate::{Encoding, traces};
 
@@ -10,7 +11,7 @@ fn a_number_that_is_too_large_costs_nothing_but_its_exactness() {
                 {{"key":"n","value":{value}}},
                 {{"key":"list","value":{{"arrayValue":{{"values":[{value}]}}}}}}]}}]}}]}}]}}"#
         );
-        traces(body.as_bytes(), Encoding::Json).map(|decoded| {
+        traces(body.as_bytes(), Encoding::Json, Timestamp::from_nanos(9)).map(|decoded| {
             let row = &decoded.rows[0];
             (row.get("n").cloned(), row.text("list").unwrap_or_default().to_owned())
         })
