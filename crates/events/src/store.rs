@@ -620,14 +620,14 @@ pub(crate) fn remove(files: &dyn Files, path: &str) -> io::Result<()> {
 /// its first file to come back from a copy.
 fn remove_orphans(files: &dyn Files, dir: &str, parts: &[Arc<Part>], in_log: u64) -> Result<(), OpenError> {
     let orphans = paths(files, dir, |path| path.ends_with(".sparse.arrow"))?;
-    let oldest = parts.iter().map(|part| part.first).min().unwrap_or(in_log).min(in_log);
+    let oldest = parts.iter().map(|part| part.first).min().unwrap_or(u64::MAX);
     for path in orphans {
         let main = format!("{}.arrow", path.trim_end_matches(".sparse.arrow"));
         let Some(Name { first, last, .. }) = name(&main) else { continue };
         let owner = parts.iter().find(|part| part.path() == Some(&main));
-        let is_gone_or_elsewhere =
-            || first >= in_log || last < oldest || parts.iter().any(|part| part.first <= first && last <= part.last);
-        if owner.is_none() && is_gone_or_elsewhere() && !exists(files, &main) {
+        let is_in_log_or_forgotten = first >= in_log || last.min(in_log.saturating_sub(1)) < oldest;
+        let is_elsewhere = || parts.iter().any(|part| part.first <= first && last <= part.last);
+        if owner.is_none() && (is_in_log_or_forgotten || is_elsewhere()) && !exists(files, &main) {
             files.remove(&path).map_err(|source| OpenError::Io { path, source })?;
         }
     }

@@ -1,7 +1,7 @@
 //! What is listed apart, never ranked: it differs by construction.
 //!
 //! - `experiment.*` and `fault.*` define arm and fault.
-//! - Outcomes (`error`, `exception.*`, `http.response.*`, status) and identities (`user.id`, `session.id`) explain nothing.
+//! - Outcomes (`error`, `exception.*`, `http.response.*`, status) and identities (`user.id`, `session.id`, `log.template_id`) explain nothing.
 //! - A field that the selection or the baseline asks for by value. `x exists` asks for a value too, as long as the other side
 //!   does not: rows without `x` lie on one side only. Where both sides have `x` by their conditions and neither looks at its
 //!   value, its values are compared like any other's; that it is present then differs nowhere.
@@ -14,8 +14,16 @@ use rows::{Comparison as Test, Filter, names};
 const PREFIXES: [&str; 7] =
     ["experiment.", "fault.", "meta.", "error", "exception.", "http.response.", "feature_flag.context."];
 /// Attributes that are outcomes or identities.
-const NAMES: [&str; 6] =
-    ["status_code", "http.status_code", "status_message", names::SUBJECT, "enduser.id", "session.id"];
+const NAMES: [&str; 7] = [
+    "status_code",
+    "http.status_code",
+    "status_message",
+    names::SUBJECT,
+    "enduser.id",
+    "session.id",
+    // Says in digits what `log.template` says in words.
+    "log.template_id",
+];
 
 /// Which attributes are listed apart, besides the built-in ones.
 #[derive(Clone, Debug, Default)]

@@ -191,7 +191,10 @@ pub(super) fn rank(
     others.sort_by(|a, b| standard(b).total_cmp(&standard(a)));
     let mut looked_at: Vec<Candidate> = ranked.iter().take(TOGETHER_MAX * 3 / 4).cloned().collect();
     looked_at.extend(others.into_iter().take(TOGETHER_MAX - looked_at.len()));
-    let findings = if looked_at.is_empty() || !with_pairs {
+    if !with_pairs {
+        looked_at.clear();
+    }
+    let findings = if looked_at.is_empty() {
         Findings::default()
     } else {
         together::look(parts, sizes, attributes, &looked_at, tried)
