@@ -36,7 +36,7 @@ pub enum DecodeError {
     /// Text that is not UTF-8, with the path of its field.
     #[error("the text of {field} is not UTF-8, as all text in protobuf must be")]
     NotUtf8 {
-        /// `ExportTraceServiceRequest.resource_spans: …: Span.name`
+        /// The innermost first: `Span.name: ScopeSpans.spans: …`
         field: String,
     },
     /// Not JSON.

@@ -220,8 +220,11 @@ fn text_that_is_not_utf8_is_named() {
     broken[place] = b'a';
     assert_eq!(traces(&body, Encoding::Protobuf, RECEIVED).unwrap().rows.len(), 1);
     let error = traces(&broken, Encoding::Protobuf, RECEIVED).unwrap_err().to_string();
-    assert!(error.starts_with("the text of ExportTraceServiceRequest.resource_spans: "), "{error}");
-    assert!(error.ends_with("Span.name is not UTF-8, as all text in protobuf must be"), "{error}");
+    assert!(error.starts_with("the text of Span.name: "), "{error}");
+    assert!(
+        error.ends_with("ExportTraceServiceRequest.resource_spans is not UTF-8, as all text in protobuf must be"),
+        "{error}"
+    );
     let error =
         traces(b"{\"resourceSpans\":[{\"schemaUrl\":\"\xe9\"}]}", Encoding::Json, RECEIVED).unwrap_err().to_string();
     assert!(error.contains("invalid unicode") && error.contains("column"), "{error}");
