@@ -37,10 +37,10 @@ const STAY: Duration = Duration::from_secs(120);
 const OBJECT_BYTES: usize = 8 << 20;
 /// With more objects in its tail a server makes a small segment of them, so that others have fewer to read.
 const TAIL_MAX: usize = 100;
-/// Whoever waits until his events are in the bucket waits no longer than this, and until the request under way has ended.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Whoever waits until his events are in the bucket waits no longer than this and two requests that fail: clients give up after ten seconds.
+const WAIT_MAX: Duration = Duration::from_secs(4);
 /// A request that lists or moves little has failed after this.
-const SMALL: Duration = Duration::from_secs(8);
+const SMALL: Duration = Duration::from_secs(4);
 /// One that moves a file.
 const LARGE: Duration = Duration::from_secs(60);
 /// Answers say that something may be missing when nothing could be listed for so long.

@@ -280,7 +280,7 @@ fn a_batch_sent_to_both_is_stored_once() {
     b.turn();
     assert_eq!(b.put(0..5), Appended::Duplicate);
     b.turn();
-    assert_eq!(b.numbers(), all(&[0..5]));
+    assert_eq!(b.numbers(), (0..5).collect::<Vec<i64>>());
 }
 
 /// Guarantees: without the bucket events are taken and shown, answers say what is missing, and all is made up for afterwards.
@@ -320,15 +320,15 @@ fn what_is_too_much_here_is_read_from_the_bucket() {
     a.flush();
     assert_eq!(a.turn(), None);
     assert!(a.store.local_files().iter().all(|file| file.away));
-    assert_eq!(a.numbers(), all(&[0..60]));
+    assert_eq!(a.numbers(), (0..60).collect::<Vec<i64>>());
     a.put(60..70);
     a.turn();
     drop(a);
     let mut a = world.server_with("a", "a", small);
     a.turn();
-    assert_eq!(a.numbers(), all(&[0..70]));
+    assert_eq!(a.numbers(), (0..70).collect::<Vec<i64>>());
     assert_eq!(a.turn(), None);
-    assert_eq!(a.numbers(), all(&[0..70]));
+    assert_eq!(a.numbers(), (0..70).collect::<Vec<i64>>());
 }
 
 /// Guarantees: the cache keeps to its bound, and what was let go is brought again.
@@ -343,11 +343,11 @@ fn the_cache_is_bounded() {
     a.turn();
     let mut b = world.server_with("b", "b", |options| options.cache.1 = 1);
     b.turn();
-    assert_eq!(b.numbers(), all(&[0..40]));
+    assert_eq!(b.numbers(), (0..40).collect::<Vec<i64>>());
     b.turn();
     let kept = walk(&world.dir.path().join("b/events/others"));
     assert_eq!(kept, 1, "only what came last");
-    assert_eq!(b.numbers(), all(&[0..40]));
+    assert_eq!(b.numbers(), (0..40).collect::<Vec<i64>>());
 }
 
 fn walk(dir: &std::path::Path) -> usize {
@@ -379,7 +379,7 @@ fn damage_is_named_or_mended() {
     assert!(answer.incomplete[0].contains("checksum"), "{:?}", answer.incomplete);
     put(sound.to_vec());
     b.turn();
-    assert_eq!(b.numbers(), all(&[0..50]));
+    assert_eq!(b.numbers(), (0..50).collect::<Vec<i64>>());
 }
 
 /// Guarantees: two servers under one id are told so, and neither overwrites the other.
@@ -392,7 +392,7 @@ fn a_copied_directory_is_noticed() {
     copy.put(100..105);
     assert!(matches!(copy.worker.turn(true), Err(Failure::Double(_))));
     assert_eq!(a.turn(), None);
-    assert_eq!(a.numbers(), all(&[0..5]));
+    assert_eq!(a.numbers(), (0..5).collect::<Vec<i64>>());
 }
 
 /// Guarantees: what is older than events are kept goes from the bucket, too.

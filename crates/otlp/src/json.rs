@@ -13,10 +13,15 @@ pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Er
     })
 }
 
+/// Whether there was one in any of them; all are looked at.
+fn any<'a>(values: impl Iterator<Item = &'a mut Value>) -> bool {
+    values.map(widen).filter(|widened| *widened).count() > 0
+}
+
 /// Makes each `intValue` that is no 64-bit number a `doubleValue`; whether there was one.
 fn widen(value: &mut Value) -> bool {
     match value {
-        Value::Array(values) => values.iter_mut().fold(false, |any, value| widen(value) || any),
+        Value::Array(values) => any(values.iter_mut()),
         Value::Object(members) => {
             let too_large = members.get("intValue").filter(|n| n.is_number() && n.as_i64().is_none());
             match too_large.cloned() {
@@ -25,7 +30,7 @@ fn widen(value: &mut Value) -> bool {
                     members.insert("doubleValue".to_owned(), number);
                     true
                 }
-                None => members.values_mut().fold(false, |any, value| widen(value) || any),
+                None => any(members.values_mut()),
             }
         }
         _ => false,

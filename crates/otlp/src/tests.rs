@@ -25,7 +25,7 @@ fn a_span_becomes_a_row_and_a_broken_one_is_named() {
     assert_eq!(row.get("error"), Some(&Value::Bool(true)));
     assert_eq!(
         (row.text("service.name"), row.text("kind"), row.text("list")),
-        (Some("web"), Some("server"), Some("a,1"))
+        (Some("web"), Some("server"), Some(r#"["a",1]"#))
     );
     assert!(traces(b"{", Encoding::Json, RECEIVED).unwrap_err().to_string().contains("line 1"));
     assert!(traces(&[0xff; 9], Encoding::Protobuf, RECEIVED).is_err());

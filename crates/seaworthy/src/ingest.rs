@@ -119,13 +119,12 @@ impl Sender<'_> {
         let body = Bytes::from(std::mem::take(&mut self.lines));
         self.n_lines = 0;
         let path = format!("/api/v1/events?first_line={}{}", self.first, self.shape);
-        let answer = self.client.post_lines(&path, body).await.map_err(|error| {
+        let answer = self.client.post_lines(&path, body).await.inspect_err(|_| {
             let stored = self.outcome.stored + self.outcome.known_already;
             eprintln!(
                 "broken off before line {}, with {stored} events stored: run it again within 15 minutes, and none is stored twice",
                 self.first
             );
-            error
         })?;
         self.outcome.add(&answer);
         Ok(())

@@ -34,12 +34,14 @@ pub fn mask(line: &str, out: &mut String) {
             if let Some(end) = closing(bytes, at) {
                 let inside = &line[at + 1..end];
                 if bytes.get(end + 1) == Some(&b':') && is_field_name(inside) {
-                    out.push_str(&line[at..=end]);
+                    // With its colon: without, it would be a quoted text the next time.
+                    out.push_str(&line[at..=end + 1]);
+                    at = end + 2;
                 } else {
                     let quote = char::from(byte);
                     out.extend([quote, '<', '*', '>', quote]);
+                    at = end + 1;
                 }
-                at = end + 1;
                 continue;
             }
         }

@@ -257,7 +257,7 @@ impl Templates {
                 }
             }
         }
-        all.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+        all.sort_by_key(|(seen, place, _)| (*seen, *place));
         all.into_iter().map(|(_, _, kept)| kept).collect()
     }
 

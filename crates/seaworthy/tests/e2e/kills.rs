@@ -37,7 +37,7 @@ fn attributes(sender: u64, batch: u64, event: u64) -> Vec<(&'static str, any_val
         ("load.batch", any_value::Value::IntValue(batch as i64)),
         ("text", any_value::Value::StringValue(format!("text {}", (batch * 7 + event) % 50))),
     ];
-    if (batch + event) % 40 == 0 {
+    if (batch + event).is_multiple_of(40) {
         all.push(("load.rare", any_value::Value::StringValue(format!("rare {batch}"))));
     }
     all
