@@ -11,3 +11,4 @@ mod flags;
 mod harness;
 mod questions;
 mod rollouts;
+mod sql;
