@@ -53,8 +53,16 @@ fn ci() -> Result<()> {
     let began = Instant::now();
     tidy::check()?;
     println!("== tidy: {:.0} s", began.elapsed().as_secs_f64());
-    run("clippy", &mut cargo("clippy --profile ci --workspace --all-targets --quiet -- -D warnings"))?;
-    run("tests", &mut cargo("test --profile ci --workspace"))?;
+    run(
+        "clippy",
+        &mut cargo("clippy --profile ci --workspace --all-targets --features seaworthy/sql --quiet -- -D warnings"),
+    )?;
+    // Before the tests: they leave the binary with SQL behind, which the later steps drive.
+    run(
+        "what the binary says without SQL",
+        &mut cargo("test --profile ci --workspace --test e2e --quiet -- a_binary_without_sql"),
+    )?;
+    run("tests", &mut cargo("test --profile ci --workspace --features seaworthy/sql"))?;
     bench::small()?;
     run(
         "several servers over one bucket",

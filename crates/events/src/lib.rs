@@ -10,7 +10,8 @@
 //!
 //! Rows live in chunks: columns of small integer codes with one dictionary each. The chunk being filled is in memory; it is frozen when
 //! it is large enough or somebody asks. Frozen chunks are merged into segments, which are memory-mapped; these into larger ones; old
-//! ones become Parquet, and go in the end ([`Keep`]). Queries and comparisons are loops over codes ([`query`], [`compare`]).
+//! ones become Parquet, and go in the end ([`Keep`]). Queries and comparisons are loops over codes ([`query`], [`compare`]);
+//! [`Table`] gives rows to other engines.
 //! Storage is behind `files::Files`; HTTP, OTLP and experiments are unknown here.
 
 mod builder;
@@ -19,6 +20,7 @@ mod chunk;
 mod cold;
 mod column;
 pub mod compare;
+mod export;
 mod keys;
 mod mask;
 mod merge;
@@ -31,12 +33,14 @@ mod tend;
 
 pub use check::{Checked, check};
 pub use compare::{Comparison, Question, RankedValue, Selection, Side, Unit, comparison_limits};
+pub use export::{Reader, Table, Wanted};
 pub use others::{Foreign, LocalFile, newest};
 pub use query::{Answer, Query, QueryError};
 pub use store::{AppendError, Appended, Batch, OpenError, Parts, SEGMENT_ROWS, Store};
 pub use tend::{Keep, SEGMENT_ROWS_MAX};
 
 #[cfg(test)]
+mod export_tests;
 mod fault_tests;
 #[cfg(test)]
 mod planted_tests;

@@ -38,7 +38,7 @@ pub use sketch::Bucket;
 pub use trace::{Trace, TraceSpan};
 
 pub(crate) use budget::{Budget, Stop};
-pub(crate) use lane::Names;
+pub(crate) use lane::{Names, Source, hex};
 pub(crate) use select::{Check, resolve, select};
 
 use crate::store::Store;

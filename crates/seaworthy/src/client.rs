@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -69,6 +69,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 pub struct Client {
     base: String,
     token: String,
+    patience: Duration,
     http: hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -85,7 +86,7 @@ impl Client {
     /// With this token.
     pub fn new(base: &str, token: &str) -> Client {
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
-        Client { base: base.trim_end_matches('/').to_owned(), token: token.to_owned(), http }
+        Client { base: base.trim_end_matches('/').to_owned(), token: token.to_owned(), patience: PATIENCE, http }
     }
 
     /// With the token of the environment or of the file for this server.
@@ -109,6 +110,12 @@ impl Client {
         Ok(Client::new(address, token.trim()))
     }
 
+    /// Which waits this long for an answer.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Client {
+        Client { patience, ..self }
+    }
+
     /// Calls and gives the JSON answer (null for an empty one).
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         let bytes = self.bytes(method, path, body).await?;
@@ -128,24 +135,37 @@ impl Client {
         self.call(Method::POST, path, Some(body)).await
     }
 
-    /// POST, for an answer of this media type.
+    /// POST, for an answer of this media type. What the answer's headers say of what is missing goes to standard error.
     pub async fn post_for(&self, path: &str, body: &Value, media: &str) -> Result<Bytes> {
-        self.bytes_as(Method::POST, path, Some(body), media).await
+        let (headers, bytes) = self.bytes_as(Method::POST, path, Some(body), media).await?;
+        if let Some(reasons) = headers.get("seaworthy-incomplete").and_then(|reasons| reasons.to_str().ok()) {
+            eprintln!("incomplete: {reasons}");
+        }
+        if headers.contains_key("seaworthy-has-more") {
+            eprintln!("there is more: --limit");
+        }
+        Ok(bytes)
     }
 
     /// Calls and gives the answer as it is.
     pub async fn bytes(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes> {
-        self.bytes_as(method, path, body, "*/*").await
+        Ok(self.bytes_as(method, path, body, "*/*").await?.1)
     }
 
     /// POST of JSON lines.
     pub async fn post_lines(&self, path: &str, lines: Bytes) -> Result<Value> {
         let request = self.request(Method::POST, path).header("content-type", "application/x-ndjson");
-        let answer = self.send(request.body(Full::new(lines))?).await?;
+        let (_, answer) = self.send(request.body(Full::new(lines))?).await?;
         serde_json::from_slice(&answer).context("the server's answer is not JSON")
     }
 
-    async fn bytes_as(&self, method: Method, path: &str, body: Option<&Value>, media: &str) -> Result<Bytes> {
+    async fn bytes_as(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        media: &str,
+    ) -> Result<(HeaderMap, Bytes)> {
         let request = self.request(method, path).header("content-type", "application/json").header("accept", media);
         let body = Bytes::from(body.map(Value::to_string).unwrap_or_default());
         self.send(request.body(Full::new(body))?).await
@@ -156,23 +176,23 @@ impl Client {
         Request::builder().method(method).uri(address).header("authorization", format!("Bearer {}", self.token))
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Bytes> {
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<(HeaderMap, Bytes)> {
         let unreachable = |reason: String| Failure::Unreachable(format!("{} cannot be reached: {reason}", self.base));
         let whole = async {
             let response = self.http.request(request).await.map_err(|e| unreachable(e.to_string()))?;
-            let status = response.status();
-            let media = response.headers().get("content-type").and_then(|media| media.to_str().ok());
-            let is_problem = media.is_some_and(|media| media.starts_with("application/problem+json"));
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            Ok::<_, Failure>((status, is_problem, body.map_err(|e| unreachable(e.to_string()))?.to_bytes()))
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+            Ok::<_, Failure>((head, body.map_err(|e| unreachable(e.to_string()))?.to_bytes()))
         };
-        let (status, is_problem, bytes) =
-            tokio::time::timeout(PATIENCE, whole).await.map_err(|_| unreachable("no answer within 30 s".into()))??;
+        let late = |_| unreachable(format!("no answer within {} s", self.patience.as_secs()));
+        let (head, bytes) = tokio::time::timeout(self.patience, whole).await.map_err(late)??;
+        let media = head.headers.get("content-type").and_then(|media| media.to_str().ok());
+        let is_problem = media.is_some_and(|media| media.starts_with("application/problem+json"));
         // A problem may come with 202: it is off, but not on record yet; that is said, not passed over.
-        if status.is_success() && !is_problem {
-            return Ok(bytes);
+        if head.status.is_success() && !is_problem {
+            return Ok((head.headers, bytes));
         }
-        Err(Failure::Problem(status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)).into())
+        Err(Failure::Problem(head.status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)).into())
     }
 }
 

@@ -22,6 +22,7 @@ mod proxy_cmd;
 mod query;
 mod serve;
 mod shop;
+mod sql;
 mod token;
 
 use std::process::ExitCode;
@@ -66,6 +67,8 @@ enum Command {
     Ingest(ingest::Args),
     /// Ask the events: filter, group by, count, percentiles, over time.
     Query(query::Args),
+    /// Ask with SQL: events, experiments, flags and the audit log together.
+    Sql(sql::Args),
     /// One trace, callers before those they call.
     Trace(query::TraceArgs),
     /// Which services call which.
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
             Command::Experiment(args) => experiment::run(args).await,
             Command::Ingest(args) => ingest::run(args).await,
             Command::Query(args) => query::run(args).await,
+            Command::Sql(args) => sql::run(args).await,
             Command::Trace(args) => query::trace(args).await,
             Command::Map(args) => query::map(args).await,
             Command::Fields(args) => query::fields(args).await,

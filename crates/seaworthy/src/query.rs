@@ -60,12 +60,40 @@ pub struct Args {
     format: Format,
 }
 
+/// How an answer is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub enum Format {
     Table,
     Json,
     Csv,
     Arrow,
+}
+
+impl Format {
+    /// The media type of what the server makes and is printed as it is.
+    pub fn media(self) -> Option<&'static str> {
+        match self {
+            Format::Csv => Some("text/csv"),
+            Format::Arrow => Some("application/vnd.apache.arrow.stream"),
+            Format::Table | Format::Json => None,
+        }
+    }
+}
+
+/// The rows of an answer under its columns; what is missing goes to standard error.
+pub fn print(answer: &Value) {
+    let rows = answer["rows"].as_array().cloned().unwrap_or_default();
+    let columns: Vec<&str> = answer["columns"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if columns.is_empty() {
+        rows.iter().for_each(|row| println!("{row}"));
+    } else {
+        let cells: Vec<Vec<String>> =
+            rows.iter().map(|row| columns.iter().map(|k| shown(&row[*k])).collect()).collect();
+        print!("{}", table(&columns, &cells));
+    }
+    for reason in answer["incomplete"].as_array().into_iter().flatten() {
+        eprintln!("incomplete: {}", cell(reason));
+    }
 }
 
 pub async fn run(args: Args) -> Result<u8> {
@@ -81,12 +109,7 @@ pub async fn run(args: Args) -> Result<u8> {
         "calculated_fields": calculated, "having": Vec::from_iter(&args.having), "order": args.order, "fields": listed(&args.fields),
         "from": args.from, "to": args.to, "step": args.step, "fill": args.fill, "compare_to": args.compare_to,
         "offset": args.offset, "limit": args.limit});
-    let media = match args.format {
-        Format::Csv => Some("text/csv"),
-        Format::Arrow => Some("application/vnd.apache.arrow.stream"),
-        _ => None,
-    };
-    if let Some(media) = media {
+    if let Some(media) = args.format.media() {
         let bytes = client.post_for("/api/v1/query", &body, media).await?;
         std::io::stdout().write_all(&bytes)?;
         return Ok(0);
@@ -96,18 +119,7 @@ pub async fn run(args: Args) -> Result<u8> {
         println!("{answer}");
         return Ok(0);
     }
-    let rows = answer["rows"].as_array().cloned().unwrap_or_default();
-    let columns: Vec<&str> = answer["columns"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    if columns.is_empty() {
-        rows.iter().for_each(|row| println!("{row}"));
-    } else {
-        let cells: Vec<Vec<String>> =
-            rows.iter().map(|row| columns.iter().map(|k| shown(&row[*k])).collect()).collect();
-        print!("{}", table(&columns, &cells));
-    }
-    for reason in answer["incomplete"].as_array().into_iter().flatten() {
-        eprintln!("incomplete: {}", cell(reason));
-    }
+    print(&answer);
     let number = |key: &str| answer.get(key).and_then(Value::as_f64).unwrap_or(0.0);
     let more = if answer["has_more"] == true { "; there is more: --limit, --offset" } else { "" };
     eprintln!("{} of {} events, {:.0} ms{more}", number("rows_matched"), number("rows_scanned"), number("elapsed_ms"));

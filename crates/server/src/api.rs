@@ -80,6 +80,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(previews_api::routes())
         .merge(crate::lifecycle::routes())
         .merge(crate::query_api::routes())
+        .merge(crate::sql_api::routes())
         .route("/api/v1/tokens", get(tokens).post(create_token))
         .route("/api/v1/tokens/{id}", delete(revoke_token))
         .route("/api/v1/stream", get(stream))

@@ -147,6 +147,8 @@ pub(crate) struct App {
     pub(crate) proxies: Mutex<HashMap<String, ProxySeen>>,
     pub(crate) emergency: Mutex<Emergency>,
     pub(crate) store: Arc<Store>,
+    #[cfg(feature = "sql")]
+    pub(crate) sql: sql::Engine,
     pub(crate) tap: Mutex<Tap>,
     pub(crate) intake: mpsc::Sender<Job>,
     pub(crate) news: broadcast::Sender<News>,

@@ -212,6 +212,8 @@ pub(crate) fn open(options: &Options) -> Result<Opened, BootError> {
         proxies: Mutex::default(),
         emergency: Mutex::new(Emergency::default()),
         store: Arc::new(store),
+        #[cfg(feature = "sql")]
+        sql: sql::Engine::start().map_err(|source| BootError::Machine { what: "threads for SQL".into(), source })?,
         tap: Mutex::new(tap),
         intake,
         news: broadcast::channel(1_024).0,

@@ -67,18 +67,19 @@ fn unknown(key: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "unknown-flag", format!("there is no flag {key:?}"), remedy)
 }
 
+/// All flags, as the API lists them.
+pub(crate) fn summaries(app: &App) -> Vec<Value> {
+    let state = app.state.load_full();
+    let view = View::new(app, &state);
+    let experiments = state.experiments_by_flag();
+    let now = now();
+    let one = |(key, record): (&String, &FlagRecord)| summary(&experiments, key, record, now, view.of(key, record));
+    state.flags().iter().map(one).collect()
+}
+
 async fn list(State(app): Shared, headers: HeaderMap) -> Answer {
     app.authorize(&headers, Role::Read)?;
-    blocking(move || {
-        let state = app.state.load_full();
-        let view = View::new(&app, &state);
-        let experiments = state.experiments_by_flag();
-        let now = now();
-        let one = |(key, record): (&String, &FlagRecord)| summary(&experiments, key, record, now, view.of(key, record));
-        let list: Vec<Value> = state.flags().iter().map(one).collect();
-        Ok(Json(json!({"flags": list})).into_response())
-    })
-    .await
+    blocking(move || Ok(Json(json!({"flags": summaries(&app)})).into_response())).await
 }
 
 /// Flags that clients ask for and that do not exist: seen before their code ships, or misspelled.

@@ -8,7 +8,7 @@
 //! - [`intake`]: rows to the event store with group commit;
 //! - [`recent`]: who and what was evaluated lately, for judging changes of flags;
 //! - [`lifecycle`]: who reports which flag, which may go, which client drifts, and `usage.json`;
-//! - [`api`], [`flags_api`], [`profiles_api`], [`delegations_api`], [`previews_api`], [`ingest`], [`proxies`], [`view`], [`problem`]: HTTP.
+//! - [`api`], [`flags_api`], [`profiles_api`], [`delegations_api`], [`previews_api`], [`query_api`], [`sql_api`], [`ingest`], [`proxies`], [`view`], [`problem`]: HTTP.
 
 mod api;
 mod app;
@@ -31,6 +31,9 @@ mod profiles_api;
 mod proxies;
 mod query_api;
 mod recent;
+mod sql_api;
+#[cfg(feature = "sql")]
+mod sql_tables;
 mod tap;
 mod tending;
 mod view;

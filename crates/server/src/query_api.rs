@@ -1,12 +1,13 @@
 //! Questions over HTTP: the query language, traces, the service map, fields, markers. See docs/reference/query.md.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use auth::Role;
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use control::Entry;
@@ -19,12 +20,12 @@ use serde_json::{Map, Value, json};
 use vocab::{Millis, Timestamp};
 
 use crate::api::{Answer, Shared, blocking, broken, parse, time};
-use crate::app::{entry_json, lock, now};
+use crate::app::{App, entry_json, lock, now};
 use crate::ingest::value_json;
 use crate::problem::Problem;
 
 /// How far back a question looks that does not say.
-const RANGE: Millis = Millis::from_secs(7_200);
+pub(crate) const RANGE: Millis = Millis::from_secs(7_200);
 /// The longest a question may run.
 const TIME_MAX_SECS: u64 = 300;
 /// Markers in one answer; the newest are given.
@@ -32,7 +33,7 @@ const MARKERS_MAX: usize = 1_000;
 /// Audit entries read while changes wait.
 const PAGE: u64 = 200;
 /// Audit entries that are looked through for markers.
-const ENTRIES_MAX: u64 = 20_000;
+pub(crate) const ENTRIES_MAX: u64 = 20_000;
 
 pub(crate) fn routes() -> axum::Router<std::sync::Arc<crate::app::App>> {
     axum::Router::new()
@@ -239,62 +240,94 @@ fn csv_field(text: &str) -> String {
     if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
+/// A line of CSV.
+pub(crate) fn csv_line(out: &mut String, fields: impl Iterator<Item = String>) {
+    out.push_str(&fields.map(|field| csv_field(&field)).collect::<Vec<_>>().join(","));
+    out.push_str("\r\n");
+}
+
+/// A JSON value as a field; nothing is empty.
+pub(crate) fn csv_text(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
 fn csv(found: &Found) -> String {
     let mut out = String::new();
-    let mut line = |fields: &mut dyn Iterator<Item = String>| {
-        out.push_str(&fields.map(|field| csv_field(&field)).collect::<Vec<_>>().join(","));
-        out.push_str("\r\n");
-    };
     if found.columns.is_empty() {
         let rows: Vec<Map<String, Value>> = found.raw.iter().map(row_json).collect();
         let mut columns: Vec<&String> = rows.iter().flat_map(Map::keys).collect::<HashSet<_>>().into_iter().collect();
         // Time first, the rest by name.
         columns.sort_by_key(|name| (*name != "time", *name));
-        line(&mut columns.iter().map(|name| (*name).clone()));
-        let text = |value: Option<&Value>| match value {
-            None | Some(Value::Null) => String::new(),
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-        };
-        rows.iter().for_each(|row| line(&mut columns.iter().map(|name| text(row.get(*name)))));
+        csv_line(&mut out, columns.iter().map(|name| (*name).clone()));
+        rows.iter().for_each(|row| csv_line(&mut out, columns.iter().map(|name| csv_text(row.get(*name)))));
     } else {
-        line(&mut found.columns.iter().map(|column| column.name.clone()));
-        found.rows.iter().for_each(|row| line(&mut row.iter().map(|cell| cell.text().unwrap_or_default())));
+        csv_line(&mut out, found.columns.iter().map(|column| column.name.clone()));
+        found.rows.iter().for_each(|row| csv_line(&mut out, row.iter().map(|cell| cell.text().unwrap_or_default())));
     }
     out
+}
+
+/// The form that an answer shall have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Json,
+    Csv,
+    Arrow,
+}
+
+impl Form {
+    pub(crate) fn of(headers: &HeaderMap) -> Form {
+        let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        match accept {
+            accept if accept.contains("text/csv") => Form::Csv,
+            accept if accept.contains("vnd.apache.arrow") => Form::Arrow,
+            _ => Form::Json,
+        }
+    }
+
+    /// An answer of this form, with headers for what JSON says in fields.
+    pub(crate) fn answer(self, body: impl IntoResponse, incomplete: &[String], has_more: bool) -> Response {
+        let media = match self {
+            Form::Json => return body.into_response(),
+            Form::Csv => "text/csv; charset=utf-8",
+            Form::Arrow => "application/vnd.apache.arrow.stream",
+        };
+        let mut response = ([(header::CONTENT_TYPE, media)], body).into_response();
+        let headers = response.headers_mut();
+        if let Some(text) = Some(incomplete.join("; ").replace('\n', " ")).filter(|text| !text.is_empty()) {
+            let _ = text.parse().map(|text| headers.insert("seaworthy-incomplete", text));
+        }
+        if has_more {
+            headers.insert("seaworthy-has-more", header::HeaderValue::from_static("true"));
+        }
+        response
+    }
+}
+
+pub(crate) fn no_arrow(error: impl std::fmt::Display) -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no-arrow", error.to_string(), "ask for JSON or CSV")
 }
 
 async fn query(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer {
     app.authorize(&headers, Role::Read)?;
     let question = parse::<Asked>(&body)?.question()?;
-    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-    let raw = question.calculate.is_empty() && question.fields.is_empty();
-    if accept.contains("vnd.apache.arrow") && raw {
+    let form = Form::of(&headers);
+    if form == Form::Arrow && question.calculate.is_empty() && question.fields.is_empty() {
         let remedy = "name them in `fields`, or ask for JSON or CSV";
         return Err(Problem::bad_request("fields-missing", "whole rows have no fixed columns for Arrow", remedy));
     }
     let _asking = Asking(question.limits.cancel.clone());
     let found = blocking(move || app.store.query(&question).map_err(|e| refused(&e))).await?;
-    let incomplete = (!found.incomplete.is_empty()).then(|| found.incomplete.join("; "));
-    let said = |response: axum::response::Response| {
-        let mut response = response;
-        if let Some(text) = incomplete.as_deref().and_then(|text| text.replace('\n', " ").parse().ok()) {
-            response.headers_mut().insert("seaworthy-incomplete", text);
-        }
-        response
-    };
-    if accept.contains("text/csv") {
-        return Ok(said(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], csv(&found)).into_response()));
-    }
-    if accept.contains("vnd.apache.arrow") {
-        let bytes = found.arrow_stream().map_err(|e| {
-            let remedy = "ask for JSON or CSV";
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no-arrow", e.to_string(), remedy)
-        })?;
-        let media = "application/vnd.apache.arrow.stream";
-        return Ok(said(([(header::CONTENT_TYPE, media)], bytes).into_response()));
-    }
-    Ok(Json(found_json(&found)).into_response())
+    let (incomplete, has_more) = (&found.incomplete, found.has_more);
+    Ok(match form {
+        Form::Json => form.answer(Json(found_json(&found)), incomplete, has_more),
+        Form::Csv => form.answer(csv(&found), incomplete, has_more),
+        Form::Arrow => form.answer(found.arrow_stream().map_err(no_arrow)?, incomplete, has_more),
+    })
 }
 
 #[derive(Deserialize)]
@@ -448,43 +481,57 @@ async fn fields(State(app): Shared, headers: HeaderMap, Query(window): Query<Win
     .into_response())
 }
 
+/// Audit entries, the newest first, until `act` says that it has enough.
+pub(crate) fn newest_entries(app: &App, mut act: impl FnMut(Value) -> ControlFlow<()>) -> Result<(), Problem> {
+    let mut left = lock(&app.plane).log.size();
+    while left > 0 {
+        // A page at a time, so that a change never waits for somebody's chart.
+        let indices = (left.saturating_sub(PAGE)..left).rev();
+        let page = {
+            let plane = lock(&app.plane);
+            let read = indices.map(|index| plane.log.entry(index).map(|entry| (index, entry)).map_err(broken));
+            read.collect::<Result<Vec<_>, _>>()?
+        };
+        left = left.saturating_sub(PAGE);
+        for (index, bytes) in page {
+            let Some(Ok(entry)) = bytes.map(|bytes| Entry::from_bytes(&bytes)) else { continue };
+            if act(entry_json(index, &entry)).is_break() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Who may do what is no change of production.
+pub(crate) fn is_marker(entry: &Value) -> bool {
+    !entry["action"].as_str().unwrap_or_default().starts_with("token.")
+}
+
 /// What changed in a time: every change of flags, experiments and the rest, from the audit log, for time axes.
 async fn markers(State(app): Shared, headers: HeaderMap, Query(window): Query<Window>) -> Answer {
     app.authorize(&headers, Role::Read)?;
     let (from, to) = window.times()?;
     blocking(move || {
-        let size = lock(&app.plane).log.size();
-        let mut markers = Vec::new();
-        let mut incomplete = Vec::new();
-        let mut page = Vec::new().into_iter();
-        for index in (0..size).rev() {
-            if size - index > ENTRIES_MAX || markers.len() >= MARKERS_MAX {
-                incomplete.push("older changes are left out: ask for a later time, or read the audit log");
-                break;
-            }
-            if page.len() == 0 {
-                // A page at a time, so that a change never waits for somebody's chart.
-                let plane = lock(&app.plane);
-                let indices = (index.saturating_sub(PAGE - 1)..=index).rev();
-                let read =
-                    indices.map(|index| plane.log.entry(index).map_err(broken)).collect::<Result<Vec<_>, _>>()?;
-                page = read.into_iter();
-            }
-            let Some(Some(bytes)) = page.next() else { continue };
-            let Ok(entry) = Entry::from_bytes(&bytes) else { continue };
-            let entry = entry_json(index, &entry);
+        let (mut markers, mut incomplete) = (Vec::new(), Vec::new());
+        let mut seen = 0;
+        newest_entries(&app, |entry| {
             let at = entry["ts"].as_str().and_then(|text| Timestamp::parse(text).ok());
-            let Some(at) = at else { continue };
+            let Some(at) = at else { return ControlFlow::Continue(()) };
             // The log is in order of time.
             if at < from {
-                break;
+                return ControlFlow::Break(());
             }
-            let action = entry["action"].as_str().unwrap_or_default();
-            // Who may do what is no change of production.
-            if at < to && !action.starts_with("token.") {
+            seen += 1;
+            if seen > ENTRIES_MAX || markers.len() >= MARKERS_MAX {
+                incomplete.push("older changes are left out: ask for a later time, or read the audit log");
+                return ControlFlow::Break(());
+            }
+            if at < to && is_marker(&entry) {
                 markers.push(entry);
             }
-        }
+            ControlFlow::Continue(())
+        })?;
         Ok(Json(json!({"markers": markers, "incomplete": incomplete})).into_response())
     })
     .await

@@ -16,3 +16,4 @@ mod kills;
 mod log_lines;
 mod questions;
 mod rollouts;
+mod sql;
