@@ -23,7 +23,7 @@ const FIELD_NAME_MAX: usize = 32;
 const UUID_DASHES: [usize; 4] = [8, 13, 18, 23];
 const UUID_LEN: usize = 36;
 
-/// Writes `line` to `out` with `<*>` for what varies. Of a masked line it makes the same once more.
+/// Writes `line` to `out` with `<*>` for what varies.
 pub fn mask(line: &str, out: &mut String) {
     out.clear();
     let bytes = line.as_bytes();

@@ -142,7 +142,7 @@ fn line(u: &mut arbtest::arbitrary::Unstructured<'_>) -> arbtest::arbitrary::Res
     (0..u.int_in_range(0..=25)?).map(|_| u.choose(&PARTS).copied()).collect()
 }
 
-/// Guarantees: masking once more changes nothing; the same line has the same template at once and after a restart; no text is longer
+/// Guarantees: the same line has the same template at once and after a restart; no text is longer
 /// than what it can come of; nothing panics.
 #[test]
 fn of_any_lines_the_same_line_has_the_same_template() {
@@ -151,8 +151,6 @@ fn of_any_lines_the_same_line_has_the_same_template() {
         let mut ids = BTreeSet::new();
         for _ in 0..u.int_in_range(1..=60)? {
             let line = line(u)?;
-            let once = masked(line.lines().next().unwrap_or_default());
-            assert_eq!(masked(&once), once, "of {line:?}");
             let found = templates.template("web", &line);
             let found = (found.text.to_owned(), found.id);
             assert!(found.0.len() <= LINE_BYTES_MAX * WILDCARD.len());
