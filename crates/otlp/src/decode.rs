@@ -175,7 +175,7 @@ pub(crate) fn put(draft: &mut Draft, attributes: &[KeyValue]) {
             Some(Any::StringValue(s)) => draft.put(&attribute.key, ValueRef::Str(s)),
             Some(Any::BoolValue(b)) => draft.put(&attribute.key, ValueRef::Bool(*b)),
             Some(Any::IntValue(n)) => draft.put(&attribute.key, ValueRef::Int(*n)),
-            Some(Any::DoubleValue(n)) => draft.put(&attribute.key, ValueRef::Float(*n)),
+            Some(Any::DoubleValue(n)) if n.is_finite() => draft.put(&attribute.key, ValueRef::Float(*n)),
             Some(_) => draft.put(&attribute.key, ValueRef::Str(&text(value, DEPTH_MAX))),
         }
     }
