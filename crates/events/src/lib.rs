@@ -41,6 +41,7 @@ pub use tend::{Keep, SEGMENT_ROWS_MAX};
 
 #[cfg(test)]
 mod export_tests;
+#[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
 mod planted_tests;

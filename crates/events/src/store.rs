@@ -615,19 +615,22 @@ pub(crate) fn remove(files: &dyn Files, path: &str) -> io::Result<()> {
     files.remove(&sparse_path(path))
 }
 
-/// Removes second files whose first was never written or was removed, as a crash in between leaves them: those whose batches are in
-/// another file, from `in_log` on in the write-ahead log, or forgotten, as all before the oldest are. Any other one may be waiting for
-/// its first file to come back from a copy.
+/// Removes second files whose first was never written or was removed, as a crash in between leaves them: those each of whose batches
+/// is in another file (`parts`, sorted), from `in_log` on in the write-ahead log, or forgotten, as all before the oldest are. Any
+/// other one may be waiting for its first file to come back from a copy.
 fn remove_orphans(files: &dyn Files, dir: &str, parts: &[Arc<Part>], in_log: u64) -> Result<(), OpenError> {
     let orphans = paths(files, dir, |path| path.ends_with(".sparse.arrow"))?;
-    let oldest = parts.iter().map(|part| part.first).min().unwrap_or(u64::MAX);
+    let oldest = parts.first().map_or(u64::MAX, |part| part.first);
     for path in orphans {
         let main = format!("{}.arrow", path.trim_end_matches(".sparse.arrow"));
         let Some(Name { first, last, .. }) = name(&main) else { continue };
-        let owner = parts.iter().find(|part| part.path() == Some(&main));
-        let is_in_log_or_forgotten = first >= in_log || last.min(in_log.saturating_sub(1)) < oldest;
-        let is_elsewhere = || parts.iter().any(|part| part.first <= first && last <= part.last);
-        if owner.is_none() && (is_in_log_or_forgotten || is_elsewhere()) && !exists(files, &main) {
+        let mut missing = first.max(oldest);
+        for part in parts.iter().filter(|part| part.path() != Some(&main)) {
+            if (part.first..=part.last).contains(&missing) {
+                missing = part.last + 1;
+            }
+        }
+        if (missing > last || missing >= in_log) && !exists(files, &main) {
             files.remove(&path).map_err(|source| OpenError::Io { path, source })?;
         }
     }

@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::answer::bytes_of;
-use crate::held::CountWindows;
+use crate::held::{CountWindows, GiveWay};
 use crate::tables::Schemas;
 use crate::{Answer, SqlError, Tables, statement};
 
@@ -57,6 +57,9 @@ const LEFT_OUT: [&str; 9] = [
     "range",
     "generate_series",
 ];
+
+pub(crate) const CATALOG: &str = "seaworthy";
+pub(crate) const SCHEMA: &str = "public";
 
 /// One statement and what it may take.
 #[derive(Clone, Debug)]
@@ -168,8 +171,6 @@ async fn run(asked: &Asked, tables: Arc<dyn Tables>, environment: Arc<RuntimeEnv
 
 /// A session that knows these tables and no file.
 fn context(environment: Arc<RuntimeEnv>, schemas: Arc<Schemas>) -> Result<SessionContext, DataFusionError> {
-    const CATALOG: &str = "seaworthy";
-    const SCHEMA: &str = "public";
     let mut config = SessionConfig::new()
         .with_target_partitions(THREADS)
         .with_information_schema(true)
@@ -178,7 +179,8 @@ fn context(environment: Arc<RuntimeEnv>, schemas: Arc<Schemas>) -> Result<Sessio
     // Text that doubles with each round is in no limit of memory.
     config.options_mut().execution.enable_recursive_ctes = false;
     let state = SessionStateBuilder::new().with_config(config).with_runtime_env(environment).with_default_features();
-    let state = state.with_physical_optimizer_rule(Arc::new(CountWindows)).build();
+    let state = state.with_physical_optimizer_rule(Arc::new(CountWindows));
+    let state = state.with_physical_optimizer_rule(Arc::new(GiveWay)).build();
     let context = SessionContext::new_with_state(state);
     let catalog = MemoryCatalogProvider::new();
     catalog.register_schema(SCHEMA, schemas)?;

@@ -6,7 +6,7 @@ use datafusion::common::utils::datafusion_strsim::normalized_levenshtein;
 use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
 
-use crate::engine::{AT_ONCE, MEMORY_BYTES};
+use crate::engine::{AT_ONCE, CATALOG, MEMORY_BYTES, SCHEMA};
 use crate::statement::SQL_BYTES_MAX;
 
 /// Names that are told with a name that is not there.
@@ -83,7 +83,9 @@ fn said(text: &str) -> String {
     let text = text.split("\n\nbacktrace").next().unwrap_or_default().trim();
     let inner = text.strip_prefix("ParserError(\"").and_then(|rest| rest.strip_suffix("\")"));
     let inner = inner.or_else(|| text.strip_prefix("TokenizerError(\"").and_then(|rest| rest.strip_suffix("\")")));
-    inner.unwrap_or(text).replace("\\\"", "\"").chars().take(MESSAGE_MAX).collect()
+    let plain = inner.unwrap_or(text).replace("\\\"", "\"");
+    // Nobody writes the full name of a table.
+    plain.replace(&format!("'{CATALOG}.{SCHEMA}."), "'").chars().take(MESSAGE_MAX).collect()
 }
 
 /// Looks for an unknown name through everything that is wrapped around it.

@@ -1,5 +1,6 @@
-//! Counts what window functions hold. The engine counts the memory of groups, sorts and joins, but not of windows, whose rows may
-//! all be kept until the last has come: a statement of one line could take the whole machine.
+//! What the engine does not watch, so that a statement of one line could take the whole machine. It counts the memory of groups,
+//! sorts and joins, but not of windows, whose rows may all be kept until the last has come. And it gives way when it reads, but not
+//! while a join multiplies what was read: that would go on long after nobody waits for it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +12,9 @@ use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
@@ -40,6 +43,28 @@ impl PhysicalOptimizerRule for CountWindows {
 
     fn name(&self) -> &str {
         "CountWindows"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+/// Lets each join, and whatever else makes many rows of few, give way from time to time, which is when a statement can be ended.
+#[derive(Debug)]
+pub(crate) struct GiveWay;
+
+impl PhysicalOptimizerRule for GiveWay {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let gives_way = plan.transform_up(|plan| match plan.children().len() > 1 || plan.is::<UnnestExec>() {
+            true => Ok(Transformed::yes(Arc::new(CooperativeExec::new(plan)) as Arc<dyn ExecutionPlan>)),
+            false => Ok(Transformed::no(plan)),
+        });
+        gives_way.data()
+    }
+
+    fn name(&self) -> &str {
+        "GiveWay"
     }
 
     fn schema_check(&self) -> bool {

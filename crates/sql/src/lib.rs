@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `statement` | what may be asked: one query |
 //! | `engine` | runs it on threads of its own, within limits of time, memory, rows |
-//! | `held` | counts the memory of window functions, which the engine does not |
+//! | `held` | what the engine does not watch: the memory of window functions, the time of joins |
 //! | `scan` | the table `events`: which columns, chunks and rows of the store a query needs |
 //! | `tables` | lists of JSON objects as tables in memory |
 //! | `answer` | what was found, as JSON, as cells, as Arrow |
