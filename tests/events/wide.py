@@ -19,8 +19,10 @@ KINDS = ["unspecified", "internal", "server", "client", "producer", "consumer"]
 TEXTS = ["", "plain", "two words", "it's", 'a "quote"', "back\\slash", "naïve café", "Привет", "日本語テキスト", "🦀 crab", "line\nbreak",
          "tab\there", "UPPER lower", "100%", "under_score", "a,b;c", "x" * 2_000, "é" * 300]
 BIG = [2**53, 2**53 + 1, 2**60 + 7, -(2**53) - 1, 2**63 - 1, -(2**63)]
+# What it is called in a question, and what it may be called when it is sent.
 WEIGHT = "meta.sample_rate"
-WEIGHTS = [2, 5, 10, 100, 2.5, 0.5, 0, -3, "x", True]
+WEIGHT_SENT = ["SampleRate", WEIGHT]
+WEIGHTS = [2, 5, 10, 100, 2.5, 1, 0.5, 0, -3, "x", True]
 RARE = 120
 
 
@@ -50,13 +52,26 @@ class Content:
 
     def fields(self):
         """As a question sees it."""
-        own = {"service.name": self.service, "name": self.name}
+        own = {"service.name": self.service, "name": self.name, **self.weight()}
         if self.is_log:
-            return {**own, "meta.signal_type": "log", **self.attributes}
+            return {**own, "meta.signal_type": "log", **self.own_attributes()}
         own |= {"meta.signal_type": "trace", "kind": KINDS[self.kind]}
         if self.error is not None:
             own["error"] = self.error
-        return {**own, **self.attributes}
+        return {**own, **self.own_attributes()}
+
+    def weight(self):
+        """What becomes of a weight, as docs/reference/intake.md has it."""
+        for name in WEIGHT_SENT:
+            if name in self.attributes:
+                sent = self.attributes[name]
+                if type(sent) in (int, float) and sent >= 1:
+                    return {WEIGHT: float(sent)} if sent != 1 else {}
+                return {"meta.dropped_attributes": 1} if name == WEIGHT else {name: sent}
+        return {}
+
+    def own_attributes(self):
+        return {name: value for name, value in self.attributes.items() if name not in WEIGHT_SENT}
 
 
 class Maker:
@@ -157,7 +172,7 @@ class Maker:
         if pick() < 0.03:
             a["mixed"] = random.choice((1, 1.0, "1", True, -0.0, 0, 2.5, "", False, 1e300, -7))
         if pick() < 0.15:
-            a[WEIGHT] = random.choice(WEIGHTS)
+            a[random.choice(WEIGHT_SENT)] = random.choice(WEIGHTS)
         if pick() < 0.1:
             a[f"rare.{random.randrange(RARE)}"] = random.randrange(5) if pick() < 0.5 else f"r{random.randrange(5)}"
         error = random.choice((None, None, False, True))
