@@ -134,7 +134,7 @@ def batch(rng, number, n_rows, start_nanos):
     services = {}
     for row in range(n_rows):
         n = number * 10_000 + row
-        begin = start_nanos + n * 1_000_000
+        begin = start_nanos + (number * ROWS + row) * 5_000_000
         duration = int(rng.lognormvariate(3, 1.5) * 1e6)
         attributes = {
             "n": n, "user": f"u{rng.randrange(5_000)}", "route": f"/r{rng.randrange(12)}",

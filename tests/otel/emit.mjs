@@ -33,7 +33,10 @@ const sdk = new NodeSDK();
 sdk.start();
 
 const tracer = trace.getTracer('shop');
-const root = tracer.startSpan('root', { kind: SpanKind.SERVER, attributes });
+const other = { traceId: 'abc'.padStart(32, '0'), spanId: 'def'.padStart(16, '0'), traceFlags: 1 };
+const links = [{ context: other, attributes: { why: 'a retry' } }];
+const root = tracer.startSpan('root', { kind: SpanKind.SERVER, attributes, links });
+root.addEvent('cache.miss', { key: 'k1', size: 3 });
 const within = trace.setSpan(context.active(), root);
 const child = tracer.startSpan('child', { kind: SpanKind.CLIENT }, within);
 child.recordException(new Error('it broke'));

@@ -56,7 +56,10 @@ def main():
     logger.addHandler(handler)
 
     tracer = trace.get_tracer("shop", attributes={"scope.color": "red"})
-    with tracer.start_as_current_span("root", kind=trace.SpanKind.SERVER, attributes=ATTRIBUTES) as root:
+    other = trace.SpanContext(0xABC, 0xDEF, is_remote=True, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED))
+    links = [trace.Link(other, {"why": "a retry"})]
+    with tracer.start_as_current_span("root", kind=trace.SpanKind.SERVER, attributes=ATTRIBUTES, links=links) as root:
+        root.add_event("cache.miss", {"key": "k1", "size": 3})
         with tracer.start_as_current_span("child", kind=trace.SpanKind.CLIENT) as child:
             child.record_exception(ValueError("it broke"))
             child.set_status(trace.Status(trace.StatusCode.ERROR, "no luck"))

@@ -157,16 +157,18 @@ def emit(server, language, command, protocol, compression):
 def verify(check, server, language, service, ids):
     found = server.ask("/api/v1/query", {"where": f"service.name = '{service}'", "limit": 100})["rows"]
     rows = {row.get("name") or row.get("body"): row for row in found}
-    check(f"{service}: rows", sorted(rows, key=str), sorted(["root", "child", "a line", "shop.opened"]))
+    names = ["root", "child", "a line", "shop.opened", "cache.miss", "exception", "link"]
+    check(f"{service}: rows", sorted(rows, key=str), sorted(names))
     check(f"{service}: each once", len(found), len(rows))
-    root, child, line, opened = (rows.get(name, {}) for name in ("root", "child", "a line", "shop.opened"))
+    root, child, line, opened, miss, exception, link = (rows.get(name, {}) for name in names)
 
     def holds(what, row, wanted):
         for name, value in wanted.items():
             check(f"{service}, {what}, {name}", row.get(name), value)
 
     resource = {name: OWN[language].get(name, value) for name, value in RESOURCE.items()}
-    for what, row in (("root", root), ("child", child), ("line", line), ("event", opened)):
+    parts = ("root", root), ("child", child), ("line", line), ("event", opened), ("span event", miss), ("link", link)
+    for what, row in parts:
         holds(what, row, resource | {"service.name": service})
     own = OWN["node json"] if "http/json" in service else OWN[language]
     holds("root", root, ATTRIBUTES | own | {
@@ -186,10 +188,26 @@ def verify(check, server, language, service, ids):
     holds("event", opened, {"meta.signal_type": "log", "severity": "INFO", "trace.trace_id": None})
     check(f"{service}, event, body", json.loads(opened.get("body", "null")), MAP)
 
+    of_root = {"trace.trace_id": ids["trace"], "trace.span_id": None, "trace.parent_id": ids["root"], "duration_ms": None}
+    holds("span event", miss, of_root | {
+        "meta.signal_type": "span_event", "meta.annotation_type": "span_event", "key": "k1", "size": 3,
+    })
+    holds("link", link, of_root | {
+        "meta.signal_type": "link", "meta.annotation_type": "link", "why": "a retry", "link.trace_id": f"{0xabc:032x}",
+        "link.span_id": f"{0xdef:016x}",
+    })
+    holds("exception", exception, {
+        "meta.signal_type": "span_event", "exception.message": "it broke", "trace.parent_id": ids["child"],
+    })
+
     trace = server.ask(f"/api/v1/traces/{ids['trace']}")
-    # What spans' events and links become is looked at here as soon as they are rows of their own: `events` and `links` of a span.
     tree = [(span["row"].get("name") or span["row"].get("body"), span["depth"], span["parent_missing"]) for span in trace["spans"]]
     check(f"{service}: the trace", sorted(tree), [("a line", 1, False), ("child", 1, False), ("root", 0, False)])
+    below = {
+        span["row"].get("name"): ([event["name"] for event in span["events"]], [link["why"] for link in span["links"]])
+        for span in trace["spans"] if span["row"].get("kind")
+    }
+    check(f"{service}: events and links", below, {"root": (["cache.miss"], ["a retry"]), "child": (["exception"], [])})
     check(f"{service}: nothing is missing", trace["missing"], [])
 
 

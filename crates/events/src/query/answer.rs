@@ -329,7 +329,8 @@ impl<'q> Plan<'q> {
                     Calculation::Concurrency => flights.map(|flights| flights.average(&series.keys, None)),
                     _ => place(f.state).and_then(|p| self.figure(f, &totals[p], series.total, None).number()),
                 };
-                self.figures.iter().map(figure).collect()
+                // Minus zero is zero, in conditions and in the order.
+                self.figures.iter().map(|f| figure(f).map(|n| n + 0.0)).collect()
             })
             .collect();
         all.retain(|series| self.having.iter().all(|(n, having)| having.holds(figures[series.total][*n])));

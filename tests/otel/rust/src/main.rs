@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::error::Error;
 
 use opentelemetry::logs::{AnyValue, LogRecord, Logger, LoggerProvider, Severity};
-use opentelemetry::trace::{Span, SpanKind, Status, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::trace::{
+    Link, Span, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer, TracerProvider,
+};
 use opentelemetry::{Array, Context, InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_otlp::{LogExporter, SpanExporter};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
@@ -62,7 +64,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let scope = InstrumentationScope::builder("shop").with_attributes([KeyValue::new("scope.color", "red")]).build();
     let tracer = tracing.tracer_with_scope(scope);
-    let root = tracer.span_builder("root").with_kind(SpanKind::Server).with_attributes(attributes()).start(&tracer);
+    let (other, sampled) = ((TraceId::from(0xabc), SpanId::from(0xdef)), TraceFlags::SAMPLED);
+    let other = SpanContext::new(other.0, other.1, sampled, true, TraceState::default());
+    let links = vec![Link::new(other, vec![KeyValue::new("why", "a retry")], 0)];
+    let root = tracer.span_builder("root").with_kind(SpanKind::Server).with_attributes(attributes()).with_links(links);
+    let mut root = root.start(&tracer);
+    root.add_event("cache.miss", vec![KeyValue::new("key", "k1"), KeyValue::new("size", 3)]);
     let trace = root.span_context().clone();
     let context = Context::new().with_span(root);
     let mut child = tracer.span_builder("child").with_kind(SpanKind::Client).start_with_context(&tracer, &context);
