@@ -70,7 +70,16 @@ fn ci() -> Result<()> {
     )?;
     run(
         "queries agree with DuckDB's",
-        Command::new("python3").args(["tests/events/run.py", "--bin", BIN, "--venv", "target/events-venv"]),
+        // The same questions each time; without a seed they are others, which is for by hand.
+        Command::new("python3").args([
+            "tests/events/run.py",
+            "--bin",
+            BIN,
+            "--venv",
+            "target/events-venv",
+            "--seed",
+            "11",
+        ]),
     )?;
     run(
         "a real app",
