@@ -1,3 +1,5 @@
+//! What data points become.
+
 use rows::{Row, Value};
 
 use crate::quantile::{Bucket, quantile};

@@ -1,3 +1,5 @@
+//! What a record of any kind becomes on its way to a row.
+
 use vocab::Timestamp;
 
 use crate::draft::{ATTRIBUTES_MAX, NAME_BYTES_MAX, ROW_BYTES_MAX, TEXT_BYTES_MAX};
